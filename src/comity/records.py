@@ -1,0 +1,279 @@
+"""The records that the steps of Comity hand to one another: frozen, typed, checked.
+
+Times are aware `datetime`s in UTC; validity is half-open, `[valid_from, valid_to)`, and `None`
+means without limit. A place is a path from wide to narrow (`world`, `CN`, `CN-HN`,
+`CN-HN/长沙市`). An empty audience means everybody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+WORLD = "world"
+DEFAULT_TENANT = "default"
+
+AUTHORITIES: tuple[str, ...] = (
+    "constitution",
+    "statute",
+    "regulation",
+    "local",
+    "policy",
+    "code",
+    "custom",
+    "preference",
+)
+"""The table of authorities, highest first. It is data: a memory can be opened with another."""
+
+Enforcement = Literal["advise", "revise", "block"]
+Status = Literal["draft", "active", "repealed"]
+
+
+def parse_time(value: Any) -> Any:
+    """Turn a date, a naive time or their ISO 8601 text into an aware time in UTC.
+
+    A bare date is midnight UTC, and a time without a zone is taken as UTC. `None` and the
+    empty string mean "no limit" and become `None`. Anything else is left for the caller's
+    validation. Raises `ValueError` for text that is no ISO 8601 date or time.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.strip())
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC)
+    return value
+
+
+def _labels(value: Any) -> Any:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split("|")) if part)
+    return tuple(value) if isinstance(value, Iterable) else value
+
+
+Time = Annotated[datetime, BeforeValidator(parse_time)]
+OptionalTime = Annotated[datetime | None, BeforeValidator(parse_time)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(_labels)]
+"""Labels as a tuple; one string is split at `|`."""
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class Source(Record):
+    """Where a rule's text came from."""
+
+    document: str = Field(description="Name or path of the document.")
+    sha256: str = Field(description="SHA-256 of the document's bytes, in hex.")
+    start: int = Field(ge=0, description="First character of the rule in the document's text.")
+    end: int = Field(ge=0, description="Character after the rule's last one.")
+    quotation: str = Field("", description="The words that a drafted rule was extracted from.")
+
+
+class Check(Record):
+    """How an answer is checked against a rule: by patterns (code) or by a question (judge)."""
+
+    must_match: str = Field("", description="RE2 pattern that the answer must match.")
+    must_not_match: str = Field("", description="RE2 pattern that the answer must not match.")
+    judge: str = Field("", description="Question for a judge model, answered passed or violated.")
+
+
+class Rule(Record):
+    """One norm in one version."""
+
+    id: str = Field(min_length=1, max_length=400, description="Name of the norm, kept by its versions.")
+    text: str = Field(min_length=1, description="The norm's own words.")
+    version: int = Field(1, ge=1, description="1 for the first text, one up for every change.")
+    title: str = Field("", description="Title of the document, with its chapters: `A > B`.")
+    article: str = Field("", description="Name of the article: `第三条`, `Article 3`.")
+    place: str = Field(WORLD, description="The rule applies there and in every place inside it.")
+    audience: Labels = Field((), description="Labels of whom it binds; empty means everybody.")
+    domain: str = Field("", description="Subject, such as `law` or `privacy`.")
+    authority: str = Field("policy", description="Rank in the table of authorities.")
+    valid_from: OptionalTime = Field(None, description="First moment at which it is in force.")
+    valid_to: OptionalTime = Field(None, description="First moment at which it no longer is.")
+    tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rule it is.")
+    mandatory: bool = Field(False, description="Always put in force where it applies.")
+    enforcement: Enforcement = Field("advise", description="What happens to a breach.")
+    check: Check | None = Field(None, description="How an answer is checked, if it can be.")
+    overrides: Labels = Field((), description="Ids of rules with which it conflicts.")
+    source: Source | None = Field(None, description="The document it came from.")
+    language: str = Field("", description="BCP 47 tag of the text: `zh`, `en`.")
+    status: Status = Field("active", description="Draft rules wait for approval.")
+
+    @model_validator(mode="after")
+    def _validity_runs_forward(self) -> Self:
+        if self.valid_from and self.valid_to and self.valid_to <= self.valid_from:
+            raise ValueError(
+                f"valid_to {self.valid_to:%Y-%m-%d} is not after valid_from {self.valid_from:%Y-%m-%d}"
+            )
+        return self
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Id and version: what a record of a decision names."""
+        return (self.id, self.version)
+
+    @property
+    def heading(self) -> str:
+        """Title and article, as a reader would name the rule; the id where it has neither."""
+        return " ".join(part for part in (self.title, self.article) if part) or self.id
+
+    @property
+    def indexed_text(self) -> str:
+        """What is embedded and searched: heading and text."""
+        return f"{self.title} {self.article} {self.text}".strip()
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over everything that a change of the rule could change, version apart."""
+        return hashlib.sha256(
+            self.model_dump_json(exclude={"version", "tenant"}).encode()
+        ).hexdigest()
+
+
+class Scope(Record):
+    """For whom, where and when a question is asked: decides which rules can apply."""
+
+    place: Labels = Field((), description="Places of the question; rules there and above apply.")
+    audience: Labels = Field((), description="Labels that hold for the person asked about.")
+    at: OptionalTime = Field(None, description="When the facts happened; None is now.")
+    as_of: int | None = Field(None, ge=0, description="Revision of the memory; None is the latest.")
+    tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules may be read.")
+
+
+class Hit(Record):
+    """A rule found by search."""
+
+    rule: Rule = Field(description="The rule, in the version that is in force.")
+    score: float = Field(description="Fused score; comparable within one search only.")
+
+
+class Overruled(Record):
+    """A rule that applied but gave way to another."""
+
+    rule: Rule = Field(description="The rule that gave way.")
+    winner: Rule = Field(description="The rule it gave way to.")
+    reason: str = Field(description="Why: `higher authority`, `narrower place`, `later`, …")
+
+
+class Ruling(Record):
+    """The rules in force for one question."""
+
+    kept: tuple[Rule, ...] = Field((), description="In order of precedence, highest first.")
+    overruled: tuple[Overruled, ...] = Field((), description="Each with its winner and reason.")
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
+    content: str = Field(description="What is said.")
+
+
+class Usage(Record):
+    """Tokens of one call to a model."""
+
+    prompt_tokens: int = Field(0, ge=0, description="Tokens read.")
+    completion_tokens: int = Field(0, ge=0, description="Tokens written.")
+
+
+class Request(Record):
+    """What a chat model is asked."""
+
+    messages: tuple[Message, ...] = Field(min_length=1, description="The conversation so far.")
+    max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
+    temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
+    seed: int | None = Field(None, description="For sampling that can be repeated.")
+    json_schema: dict[str, Any] | None = Field(None, description="Constrains the answer to JSON.")
+    choices: Labels = Field((), description="Constrains the answer to one of these words.")
+
+
+class Reply(Record):
+    """What a chat model answered."""
+
+    text: str = Field(description="The whole answer.")
+    model: str = Field("", description="Name of the model that answered.")
+    finish_reason: str = Field("stop", description="`stop`, `length` or `content_filter`.")
+    usage: Usage = Field(Usage(), description="Tokens read and written.")
+    choice_logprobs: dict[str, float] | None = Field(
+        None, description="Natural log-probability of each of the request's choices, if known."
+    )
+
+
+class Finding(Record):
+    """What became of one check of an answer."""
+
+    rule: str = Field(description="Id of the rule that was checked.")
+    version: int = Field(ge=1, description="Its version.")
+    outcome: Literal["passed", "violated", "not_checked", "failed"] = Field(description="Result.")
+    by: Literal["code", "judge", "nobody"] = Field("nobody", description="Who decided.")
+    reason: str = Field("", description="What matched, or why it was not checked.")
+
+
+class Citation(Record):
+    """A rule that an answer names, and where in the answer it does so."""
+
+    id: str = Field(description="Id of the rule.")
+    version: int = Field(ge=1, description="Its version.")
+    title: str = Field("", description="Title of the document.")
+    article: str = Field("", description="Article.")
+    valid_from: OptionalTime = Field(None, description="First moment at which it is in force.")
+    valid_to: OptionalTime = Field(None, description="First moment at which it no longer is.")
+    label: str = Field(description="The mark used in the answer, such as `[1]`.")
+    start: int | None = Field(None, description="First character of the mark in the answer.")
+    end: int | None = Field(None, description="Character after the mark's last one.")
+
+
+class RuleRef(Record):
+    """A rule version in a decision record, with its score where search found it."""
+
+    id: str = Field(description="Id of the rule.")
+    version: int = Field(ge=1, description="Its version.")
+    score: float | None = Field(None, description="Search score.")
+    reason: str = Field("", description="Why it was overruled or left out.")
+    winner: str = Field("", description="Id of the rule that it gave way to.")
+
+
+class Decision(Record):
+    """The record of one answer: which rule, in which version, did what."""
+
+    id: str = Field(description="Name of the decision.")
+    tenant: str = Field(DEFAULT_TENANT, description="Whose decision it is.")
+    made_at: Time = Field(description="When it was recorded.")
+    revision: int = Field(ge=0, description="Revision of the memory that was in force.")
+    scope: Scope = Field(description="For whom, where and when.")
+    question: str = Field(description="The user's words.")
+    hits: tuple[RuleRef, ...] = Field((), description="What search found.")
+    kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")
+    overruled: tuple[RuleRef, ...] = Field((), description="What gave way, to which, and why.")
+    left_out: tuple[RuleRef, ...] = Field((), description="Kept rules that the budget left out.")
+    prompt_sha256: str = Field("", description="SHA-256 of the messages sent.")
+    model: str = Field("", description="Name of the model.")
+    answer: str = Field("", description="The answer as released.")
+    citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")
+    findings: tuple[Finding, ...] = Field((), description="What was checked, and what came of it.")
+    timings: dict[str, float] = Field({}, description="Seconds of each step.")
+    usage: Usage = Field(Usage(), description="Tokens read and written.")
+    previous_hash: str = Field("", description="Hash of the decision before, in this tenant.")
+    hash: str = Field("", description="SHA-256 over all the fields above.")
+
+
+class Answer(Record):
+    """What a question gets."""
+
+    text: str = Field(description="The answer.")
+    citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")
+    decision: Decision = Field(description="The record of how it came about.")
