@@ -1,1 +1,1 @@
-
+"""Alignment: rulings, prompts, answers and their records."""

@@ -1,1 +1,1 @@
-
+"""Retrieval: search under a scope."""

@@ -1,0 +1,217 @@
+"""The aligner: from a question to an answer that follows the rules in force, and its record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from pydantic import Field
+
+from comity.alignment import decisions
+from comity.alignment.cite import cite
+from comity.alignment.compose import Prompt, compose, language_of
+from comity.alignment.precedence import rule_on
+from comity.errors import ModelNonsense
+from comity.memory.locate import locate
+from comity.memory.memory import Memory
+from comity.models.chat import ChatModel
+from comity.records import (
+    WORLD,
+    Answer,
+    Decision,
+    Finding,
+    Message,
+    Record,
+    Reply,
+    Request,
+    Rule,
+    RuleRef,
+    Ruling,
+    Scope,
+)
+from comity.retrieval.search import Found, Reranker, search
+
+_USER_TURNS_SEARCHED = 3
+
+
+class Options(Record):
+    """How an aligner answers."""
+
+    place: str = Field(WORLD, description="Place of a question that names none.")
+    hits: int = Field(20, ge=1, description="How many rules search gives.")
+    budget: int = Field(1000, ge=0, description="Tokens that the rules may take in the prompt.")
+    max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
+    temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
+    seed: int | None = Field(None, description="For sampling that can be repeated.")
+
+
+class Aligner:
+    """Answers with any chat model, under the rules of a memory.
+
+    The method is OPO's (Align on the Fly, arXiv 2312.15907): the rules that apply are found and
+    put before the question at inference time. Beyond it, the scope decides which rules can apply
+    before anything is ranked, conflicts are decided by precedence, and each answer leaves a
+    decision record.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        model: ChatModel,
+        options: Options = Options(),  # noqa: B008 - frozen
+        *,
+        reranker: Reranker | None = None,
+    ) -> None:
+        self.memory = memory
+        self.model = model
+        self.options = options
+        self.reranker = reranker
+
+    async def answer(
+        self, question: str | Sequence[Message], scope: Scope = Scope()  # noqa: B008 - frozen
+    ) -> Answer:
+        """The answer to a question or conversation, with its citations and decision record.
+
+        Raises `ModelError` when the model fails and `StoreError` when the memory or the record
+        does: an answer without a record is never returned.
+        """
+        async for piece in self.stream(question, scope):
+            if isinstance(piece, Answer):
+                return piece
+        raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
+
+    async def stream(
+        self, question: str | Sequence[Message], scope: Scope = Scope()  # noqa: B008 - frozen
+    ) -> AsyncIterator[str | Answer]:
+        """The answer's text piece by piece, and as the last item the whole `Answer`.
+
+        The pieces leave before the decision is recorded; `answer` releases nothing unrecorded.
+        """
+        watch = Stopwatch()
+        conversation = as_conversation(question)
+        query = _query(conversation)
+        with watch("search"):
+            scope, found, ruling = await asyncio.to_thread(self.rule, query, scope)
+        with watch("compose"):
+            prompt = self.compose(ruling, found, conversation, scope)
+        reply: Reply | None = None
+        with watch("model"):
+            async for piece in self.model.stream(self._request(prompt)):
+                if isinstance(piece, Reply):
+                    reply = piece
+                else:
+                    yield piece
+        if reply is None or not reply.text.strip():
+            raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
+        decision = self._record(query, scope, found, ruling, prompt, reply, watch)
+        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        yield Answer(text=reply.text, citations=decision.citations, decision=decision)
+
+    def rule(self, question: str, given: Scope) -> tuple[Scope, Found, Ruling]:
+        """Scope, search and ruling for a question: everything before the prompt."""
+        scope = locate(self.memory, question, given, default_place=self.options.place)
+        found = search(
+            self.memory, question, scope, k=self.options.hits, reranker=self.reranker
+        )
+        return scope, found, rule_on(found.candidates, self.memory.authorities)
+
+    def compose(
+        self, ruling: Ruling, found: Found, conversation: Sequence[Message], scope: Scope
+    ) -> Prompt:
+        """The prompt for a ruling, in the language of the last question."""
+        return compose(
+            ruling,
+            conversation,
+            scope,
+            hits=found.hits,
+            budget=self.options.budget,
+            count_tokens=self.model.count_tokens,
+            name_place=self.memory.gazetteer(scope.tenant).name,
+            language=language_of(conversation[-1].content),
+        )
+
+    def _request(self, prompt: Prompt) -> Request:
+        return Request(
+            messages=prompt.messages,
+            max_tokens=self.options.max_tokens,
+            temperature=self.options.temperature,
+            seed=self.options.seed,
+        )
+
+    def _record(
+        self,
+        question: str,
+        scope: Scope,
+        found: Found,
+        ruling: Ruling,
+        prompt: Prompt,
+        reply: Reply,
+        watch: Stopwatch,
+    ) -> Decision:
+        return Decision(
+            id=decisions.new_id(),
+            tenant=scope.tenant,
+            made_at=self.memory.clock(),
+            revision=found.revision,
+            scope=scope,
+            question=question,
+            hits=tuple(
+                RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
+                for hit in found.hits
+            ),
+            kept=tuple(decisions.refs(ruling.kept)),
+            overruled=tuple(decisions.overruled_refs(ruling)),
+            left_out=tuple(decisions.refs(prompt.left_out)),
+            prompt_sha256=decisions.prompt_hash(prompt.messages),
+            model=reply.model or self.model.name,
+            answer=reply.text,
+            citations=cite(reply.text, prompt.rules),
+            findings=tuple(_unchecked(ruling.kept)),
+            timings=watch.seconds,
+            usage=reply.usage,
+        )
+
+
+class Stopwatch:
+    """Seconds of named steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.perf_counter() - start, 4)
+
+
+def as_conversation(question: str | Sequence[Message]) -> tuple[Message, ...]:
+    """A question as a conversation of one turn; a conversation as it is.
+
+    Raises `ValueError` for one that has no user turn.
+    """
+    if isinstance(question, str):
+        return (Message(role="user", content=question),)
+    if not any(turn.role == "user" for turn in question):
+        raise ValueError("a conversation needs a user turn")
+    return tuple(question)
+
+
+def _query(conversation: Sequence[Message]) -> str:
+    asked = [turn.content for turn in conversation if turn.role == "user"]
+    return "\n".join(asked[-_USER_TURNS_SEARCHED:])
+
+
+def _unchecked(rules: Sequence[Rule]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.enforcement != "advise":
+            yield Finding(
+                rule=rule.id,
+                version=rule.version,
+                outcome="not_checked",
+                reason="answers are not checked in this version of Comity",
+            )

@@ -1,0 +1,162 @@
+"""The prompt: a ruling, packed into a token budget, before the conversation.
+
+Mandatory rules go in whatever they cost. Of the others the most similar go first, and one that
+does not fit is skipped, so that shorter ones behind it still find room. What goes in is listed
+in order of precedence, each rule labelled with its place and validity; what does not is named.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import Field
+
+from comity.records import Hit, Message, Record, Rule, Ruling, Scope
+
+CountTokens = Callable[[str], int]
+NamePlace = Callable[[str, str], str]
+
+
+class Prompt(Record):
+    """What the model is sent."""
+
+    messages: tuple[Message, ...] = Field(description="The rules as a system message, the turns.")
+    rules: tuple[Rule, ...] = Field((), description="The rules in it; rule [1] is the first.")
+    left_out: tuple[Rule, ...] = Field((), description="Kept rules that did not fit.")
+    rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
+
+
+class Packed(Record):
+    """Which kept rules fit."""
+
+    rules: tuple[Rule, ...] = Field((), description="In order of precedence.")
+    left_out: tuple[Rule, ...] = Field((), description="Most similar first.")
+    tokens: int = Field(0, ge=0, description="What the rules cost together.")
+
+
+def compose(
+    ruling: Ruling,
+    conversation: Sequence[Message],
+    scope: Scope,
+    *,
+    hits: Sequence[Hit],
+    budget: int,
+    count_tokens: CountTokens,
+    name_place: NamePlace,
+    language: str,
+) -> Prompt:
+    """Put the rules in force before a conversation.
+
+    `budget` bounds the tokens of the rules with their labels; `count_tokens` is the model's own
+    counter. `language` is `zh` or `en`, `name_place(code, language)` the name of a place.
+    """
+    words = wording(language)
+    label = _labeller(words, name_place, language)
+    packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
+    head = words["rules" if packed.rules else "no_rules"].format(
+        place=_and(name_place(place, language) for place in scope.place),
+        date=_day(scope.at) if scope.at else "",
+    )
+    listed = [label(number, rule) for number, rule in enumerate(packed.rules, start=1)]
+    provider = [turn.content for turn in conversation if turn.role == "system"]
+    parts = [words["instructions"].strip(), head, *listed]
+    if provider:
+        parts += [words["provider"], *provider]
+    turns = [turn for turn in conversation if turn.role != "system"]
+    return Prompt(
+        messages=(Message(role="system", content="\n\n".join(parts)), *turns),
+        rules=packed.rules,
+        left_out=packed.left_out,
+        rule_tokens=packed.tokens,
+    )
+
+
+def pack(
+    ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule], int]
+) -> Packed:
+    """Choose the kept rules that fit into a budget of tokens."""
+    relevance = _relevance(ruling, hits)
+    by_relevance = sorted(
+        ruling.kept, key=lambda rule: (not rule.mandatory, relevance.get(rule.key, len(hits)))
+    )
+    chosen: set[tuple[str, int]] = set()
+    left_out: list[Rule] = []
+    used = 0
+    for rule in by_relevance:
+        tokens = cost(rule)
+        if rule.mandatory or used + tokens <= budget:
+            chosen.add(rule.key)
+            used += tokens
+        else:
+            left_out.append(rule)
+    rules = tuple(rule for rule in ruling.kept if rule.key in chosen)
+    return Packed(rules=rules, left_out=tuple(left_out), tokens=used)
+
+
+def _relevance(ruling: Ruling, hits: Sequence[Hit]) -> dict[tuple[str, int], int]:
+    """Rank of each rule; one that overruled a hit matters as much as the hit did."""
+    ranks = {hit.rule.key: rank for rank, hit in enumerate(hits)}
+    for lost in ruling.overruled:
+        rank = min(ranks.get(lost.rule.key, len(hits)), ranks.get(lost.winner.key, len(hits)))
+        ranks[lost.winner.key] = rank
+    return ranks
+
+
+@cache
+def wording(language: str) -> Mapping[str, Any]:
+    """The words of the prompt in a language; English where there are none in it."""
+    folder = files("comity.alignment") / "prompts"
+    file = folder / f"{language}.toml"
+    text = (file if file.is_file() else folder / "en.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def language_of(text: str) -> str:
+    """`zh` for a text with a fair share of Chinese characters, else `en`."""
+    chinese = sum("\u4e00" <= char <= "\u9fff" for char in text)
+    return "zh" if chinese * 5 > len(text) else "en"
+
+
+def _labeller(
+    words: Mapping[str, Any], name_place: NamePlace, language: str
+) -> Callable[[int, Rule], str]:
+    def label(number: int, rule: Rule) -> str:
+        qualities = [
+            words["authorities"].get(rule.authority, rule.authority),
+            name_place(rule.place, language),
+            _validity(rule, words),
+            words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
+            words["mandatory"] if rule.mandatory else "",
+        ]
+        return words["rule"].format(
+            number=number,
+            heading=rule.heading,
+            qualities=("，" if language == "zh" else ", ").join(filter(None, qualities)),
+            text=rule.text,
+        )
+
+    return label
+
+
+def _validity(rule: Rule, words: Mapping[str, Any]) -> str:
+    since = _day(rule.valid_from) if rule.valid_from else ""
+    until = _day(rule.valid_to) if rule.valid_to else ""
+    if since and until:
+        return str(words["between"].format(since=since, until=until))
+    if since:
+        return str(words["since"].format(date=since))
+    return str(words["until"].format(date=until)) if until else ""
+
+
+def _day(time: datetime) -> str:
+    whole = (time.hour, time.minute, time.second) == (0, 0, 0)
+    return f"{time:%Y-%m-%d}" if whole else f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _and(names: Iterable[str]) -> str:
+    return ", ".join(names)

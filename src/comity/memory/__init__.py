@@ -1,0 +1,1 @@
+"""The external memory: book of record, index, scope and places."""

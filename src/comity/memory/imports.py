@@ -1,0 +1,199 @@
+"""Imports: what a set of documents would change in a memory, and doing it as one revision."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pydantic import Field
+
+from comity.errors import RuleError
+from comity.memory.index import Progress
+from comity.memory.memory import Memory, succeed
+from comity.memory.places import Gazetteer, OwnPlace
+from comity.memory.store import PlaceNames
+from comity.records import Record, Rule
+
+
+class Changed(NamedTuple):
+    """A rule whose text or fields a document changes."""
+
+    old: Rule
+    new: Rule
+
+
+class ImportPlan(Record):
+    """What an import would do; nothing of it is done yet."""
+
+    tenant: str = Field(description="Whose rules are imported.")
+    added: tuple[Rule, ...] = Field((), description="First versions of new rules.")
+    changed: tuple[Changed, ...] = Field((), description="Rules that get a new version.")
+    gone: tuple[Rule, ...] = Field((), description="Rules that their document no longer has.")
+    unchanged: int = Field(0, ge=0, description="How many versions are there already.")
+    places: tuple[PlaceNames, ...] = Field((), description="Places to define or rename.")
+
+    @property
+    def empty(self) -> bool:
+        """Whether the import would change nothing."""
+        return not (self.added or self.changed or self.gone or self.places)
+
+
+def plan_import(
+    memory: Memory,
+    rules: Sequence[Rule],
+    *,
+    tenant: str,
+    places: Iterable[PlaceNames] = (),
+) -> ImportPlan:
+    """Compare rules read from documents with what the memory holds.
+
+    A rule of version 1 states the whole rule; a row of a later version states what changes, and
+    inherits the other fields. A rule that is in the memory but no longer in a document that
+    brought it is gone. Raises `RuleError` for a rule that cannot be taken.
+    """
+    known = memory.store.places(tenant)
+    new_places = tuple(place for place in places if place not in known)
+    gazetteer = _with(memory.gazetteer(tenant), new_places)
+    chains: dict[str, list[Rule]] = defaultdict(list)
+    for rule in rules:
+        chains[rule.id].append(rule.model_copy(update={"tenant": tenant}))
+    planned = [_plan_rule(memory, chain, gazetteer) for chain in chains.values()]
+    return ImportPlan(
+        tenant=tenant,
+        added=tuple(rule for plan in planned for rule in plan.added),
+        changed=tuple(change for plan in planned for change in plan.changed),
+        unchanged=sum(plan.unchanged for plan in planned),
+        gone=tuple(_gone(memory, tenant, rules)),
+        places=new_places,
+    )
+
+
+def commit_import(
+    memory: Memory,
+    plan: ImportPlan,
+    *,
+    author: str = "",
+    note: str = "",
+    progress: Progress | None = None,
+) -> int:
+    """Do what a plan says as one revision; rules that are gone are repealed from now on.
+
+    `progress` is called with the rules embedded and to be embedded. An interrupted import has
+    changed nothing; planned again, it goes on with the vectors it had made.
+    """
+    if plan.empty:
+        return memory.revision
+    now = memory.clock()
+    repeals = [
+        succeed(rule, {"status": "repealed", "valid_from": now, "valid_to": None})
+        for rule in plan.gone
+    ]
+    new = [*plan.added, *(change.new for change in plan.changed), *repeals]
+    revision = memory.write(
+        "import",
+        sorted(new, key=lambda rule: rule.version),
+        tenant=plan.tenant,
+        places=plan.places,
+        author=author,
+        note=note,
+        progress=progress,
+    )
+    memory.index.catch_up()
+    memory.index.save()
+    return revision
+
+
+class _RulePlan(NamedTuple):
+    added: list[Rule]
+    changed: list[Changed]
+    unchanged: int
+
+
+def _plan_rule(memory: Memory, chain: Sequence[Rule], gazetteer: Gazetteer) -> _RulePlan:
+    stored = [version.rule for version in memory.store.history(chain[0].tenant, chain[0].id)]
+    incoming = [memory.checked(rule, gazetteer) for rule in sorted(chain, key=_version)]
+    plan, unchanged = _RulePlan([], [], 0), 0
+    last = stored[-1] if stored else None
+    for rule in incoming:
+        there = _counterpart(rule, incoming, stored)
+        if there is not None and _says_the_same(rule, there):
+            unchanged += 1
+        elif last is None:
+            last = _first_version(rule)
+            plan.added.append(last)
+        else:
+            new = memory.checked(succeed(last, _given(rule)), gazetteer)
+            plan.changed.append(Changed(last, new))
+            last = new
+    return plan._replace(unchanged=unchanged)
+
+
+def _version(rule: Rule) -> int:
+    return rule.version
+
+
+def _document(rule: Rule) -> str:
+    return rule.source.document if rule.source else ""
+
+
+def _first_version(rule: Rule) -> Rule:
+    if rule.version > 1:
+        raise RuleError(
+            f"rule {rule.id!r}: version {rule.version} amends a rule that neither the memory nor "
+            "this import has: add its first version too"
+        )
+    return rule
+
+
+def _given(rule: Rule) -> dict[str, object]:
+    """What a row states: everything, or for an amendment the fields that it names."""
+    names = rule.model_fields_set if rule.version > 1 else Rule.model_fields.keys()
+    return {name: getattr(rule, name) for name in names if name not in ("id", "version", "tenant")}
+
+
+def _counterpart(rule: Rule, incoming: Sequence[Rule], stored: Sequence[Rule]) -> Rule | None:
+    """The stored version that the same document gave when it was last imported.
+
+    Versions made by hand do not count, so that a document which has not changed does not undo
+    them.
+    """
+    before = [old for old in stored if _document(old) == _document(rule)]
+    siblings = [other for other in incoming if _document(other) == _document(rule)]
+    if not before:
+        same_number = [old for old in stored if old.version == rule.version]
+        return same_number[0] if same_number else None
+    before = before[-len(siblings) :]
+    place = siblings.index(rule)
+    return before[place] if place < len(before) else None
+
+
+def _says_the_same(rule: Rule, stored: Rule) -> bool:
+    return all(
+        value == getattr(stored, name) for name, value in _given(rule).items() if name != "source"
+    )
+
+
+def _gone(memory: Memory, tenant: str, rules: Sequence[Rule]) -> list[Rule]:
+    documents = {_document(rule) for rule in rules} - {""}
+    ids = {rule.id for rule in rules}
+    return [
+        rule
+        for rule in (stored.rule for stored in memory.store.latest(tenant))
+        if rule.id not in ids
+        and rule.status != "repealed"
+        and _came_from(memory, rule, documents)
+    ]
+
+
+def _came_from(memory: Memory, rule: Rule, documents: set[str]) -> bool:
+    if _document(rule) in documents or rule.version == 1:
+        return _document(rule) in documents
+    history = memory.store.history(rule.tenant, rule.id)
+    return any(_document(version.rule) in documents for version in history)
+
+
+def _with(gazetteer: Gazetteer, places: Sequence[PlaceNames]) -> Gazetteer:
+    new = [OwnPlace(code=place.code, names=place.names) for place in places]
+    return gazetteer.with_own(new) if new else gazetteer
+

@@ -1,0 +1,294 @@
+"""The index: finds rules by scope, meaning and words, and follows the book of record.
+
+It is derived: everything in it can be made again from the book of record, which it follows
+revision by revision. A snapshot on disk makes opening fast, and several processes share it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import file_digest
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comity.errors import EmbedderError
+from comity.memory.dense import DenseIndex, Ranked
+from comity.memory.embed import Embedder
+from comity.memory.lexical import WordIndex
+from comity.memory.scope import ScopeMask, ScopeTable
+from comity.memory.store import Store, StoredRule
+from comity.memory.vectors import VectorCache
+from comity.records import Scope
+
+Progress = Callable[[int, int], None]
+
+_FORMAT = 1
+_ROWS_AT_ONCE = 5_000
+_SAVE_AFTER = 1_000
+_LOG = logging.getLogger(__name__)
+
+
+class Index(Protocol):
+    """Finds rows of the book of record; the scope's mask comes first, the ranking second.
+
+    Results are `Ranked` whose `positions` are rows of the book.
+    """
+
+    def catch_up(self, progress: Progress | None = None) -> int:
+        """Take in what the book of record has gained, and give its revision."""
+
+    def admit(self, scope: Scope) -> ScopeMask:
+        """The rules that can apply in a scope."""
+
+    def nearest(self, vector: NDArray[np.float32], mask: ScopeMask, k: int) -> Ranked:
+        """Rows whose vectors are nearest to a unit vector, by inner product."""
+
+    def matching(self, text: str, mask: ScopeMask, k: int) -> Ranked:
+        """Rows whose words match a text best, by BM25."""
+
+    def mandatory(self, mask: ScopeMask) -> list[int]:
+        """Rows of the mandatory rules in the mask."""
+
+    def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
+        """Rows in the mask that declare a conflict with a rule."""
+
+    def versions_in(self, rows: Sequence[int], mask: ScopeMask) -> list[int]:
+        """Those of the rows that are in the mask."""
+
+    def audiences(self, tenant: str) -> frozenset[str]:
+        """All labels that the tenant's rules name."""
+
+    def save(self) -> None:
+        """Make opening fast; harmless to leave out."""
+
+
+class LocalIndex:
+    """Index in this process: numpy columns, faiss and tantivy, with a snapshot in a folder."""
+
+    def __init__(
+        self, store: Store, embedder: Embedder, vectors: VectorCache, folder: Path | None
+    ) -> None:
+        """Open the snapshot in `folder` if there is one (`None`: keep nothing on disk).
+
+        Raises `EmbedderError` when the snapshot was built with another embedder.
+        """
+        self._store = store
+        self._embedder = embedder
+        self._vectors = vectors
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._revision = 0
+        self._snapshot = ""
+        self._table = ScopeTable()
+        self._dense: DenseIndex | None = None
+        self._words = WordIndex()
+        if folder and (folder / "CURRENT").exists():
+            self._load_current(folder)
+
+    def catch_up(self, progress: Progress | None = None) -> int:
+        """As in `Index`."""
+        with self._lock:
+            revision = self._store.revision()
+            if revision > self._revision:
+                self._append_all(progress)
+                self._revision = max(revision, self._revision)
+                if self._words.recent > max(_SAVE_AFTER, len(self._table) // 20):
+                    self.save()
+            return self._revision
+
+    def _append_all(self, progress: Progress | None) -> None:
+        for batch in _batches(self._store.rows_after(self._table.last_row)):
+            vectors = self._vectors.get(
+                self._embedder, [stored.rule.indexed_text for stored in batch], progress=progress
+            )
+            for stored in batch:
+                position = self._table.append(stored, self._earlier(stored))
+                kind = int(self._table.kinds[position])
+                self._words.append(position, kind, stored.rule.indexed_text)
+                self._revision = max(self._revision, stored.revision)
+            self._dense_index().append(vectors)
+
+    def _dense_index(self) -> DenseIndex:
+        if self._dense is None:
+            self._dense = DenseIndex(self._embedder.dimension)
+        return self._dense
+
+    def _earlier(self, stored: StoredRule) -> list[int]:
+        rule = stored.rule
+        if rule.version == 1:
+            return []
+        return [old.row for old in self._store.history(rule.tenant, rule.id) if old.row < stored.row]
+
+    def admit(self, scope: Scope) -> ScopeMask:
+        """As in `Index`."""
+        with self._lock:
+            return self._table.mask(scope)
+
+    def nearest(self, vector: NDArray[np.float32], mask: ScopeMask, k: int) -> Ranked:
+        """As in `Index`."""
+        with self._lock:
+            found = self._dense_index().search(vector, mask.rows, k)
+            return Ranked(self._table.rows(found.positions), found.scores)
+
+    def matching(self, text: str, mask: ScopeMask, k: int) -> Ranked:
+        """As in `Index`."""
+        with self._lock:
+            found = self._words.search(text, mask, k)
+            return Ranked(self._table.rows(found.positions), found.scores)
+
+    def mandatory(self, mask: ScopeMask) -> list[int]:
+        """As in `Index`."""
+        with self._lock:
+            return list(map(int, self._table.rows(self._table.mandatory(mask))))
+
+    def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
+        """As in `Index`."""
+        with self._lock:
+            positions = np.array(self._table.overriders(tenant, rule_id, mask), np.int64)
+            return list(map(int, self._table.rows(positions)))
+
+    def versions_in(self, rows: Sequence[int], mask: ScopeMask) -> list[int]:
+        """As in `Index`."""
+        with self._lock:
+            positions = self._table.positions(rows)
+            return [
+                row
+                for row, position in zip(rows, positions, strict=True)
+                if position < len(mask.rows) and mask.rows[position]
+            ]
+
+    def audiences(self, tenant: str) -> frozenset[str]:
+        """As in `Index`."""
+        with self._lock:
+            return self._table.audiences(tenant)
+
+    def save(self) -> None:
+        """Write a snapshot, unless another process is at it or nothing is new."""
+        if self._folder is None:
+            with self._lock:
+                self._words.fold()
+            return
+        from filelock import FileLock, Timeout
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / "lock", timeout=0), self._lock:
+                self._save_snapshot(self._folder)
+        except Timeout:
+            return
+
+    def _save_snapshot(self, folder: Path) -> None:
+        if self._dense is None or (self._snapshot and not self._words.recent):
+            return
+        name = f"snapshot-{self._revision:09d}-{time.time_ns():x}"
+        target = folder / name
+        self._words = self._words.save(target / "words")
+        arrays, data = self._table.state()
+        np.savez(target / "columns.npz", allow_pickle=False, **arrays)
+        self._dense.save(target / "dense.faiss")
+        last = self._store.fetch([self._table.last_row])[0]
+        manifest = {
+            "format": _FORMAT,
+            "embedder": self._embedder.id,
+            "memory": self._store.identity(),
+            "revision": self._revision,
+            "last_rule": last.rule.content_hash,
+            "table": data,
+            "files": {str(f.relative_to(target)): _sha256(f) for f in _files(target)},
+        }
+        _write_synced(target / "manifest.json", json.dumps(manifest, ensure_ascii=False))
+        _write_synced(folder / "CURRENT.new", name)
+        os.replace(folder / "CURRENT.new", folder / "CURRENT")
+        _remove_snapshots(folder, keep={name, self._snapshot})
+        self._snapshot = name
+
+    def _load_current(self, folder: Path) -> None:
+        for _ in range(3):
+            name = (folder / "CURRENT").read_text().strip()
+            try:
+                return self._load(folder / name)
+            except FileNotFoundError:
+                continue  # replaced by another process between the two reads
+            except (ValueError, KeyError, RuntimeError) as problem:
+                return _LOG.warning("index %s is made anew: %s", folder / name, problem)
+        return _LOG.warning("index %s is made anew: its files are missing", folder)
+
+    def _load(self, snapshot: Path) -> None:
+        manifest = json.loads((snapshot / "manifest.json").read_text())
+        if manifest["format"] != _FORMAT or manifest["memory"] != self._store.identity():
+            raise ValueError("it belongs to another memory or version of Comity")
+        if manifest["embedder"] != self._embedder.id:
+            raise EmbedderError(
+                f"the index in {snapshot.parent} was built with the embedder {manifest['embedder']!r}, "
+                f"not {self._embedder.id!r}: use that one, or run: comity index rebuild"
+            )
+        _verify(snapshot, manifest["files"])
+        with np.load(snapshot / "columns.npz", allow_pickle=False) as arrays:
+            table = ScopeTable.from_state(dict(arrays), manifest["table"])
+        _verify_same_book(self._store, table.last_row, manifest["last_rule"])
+        self._dense = DenseIndex.load(snapshot / "dense.faiss", self._embedder.dimension)
+        self._words = WordIndex(snapshot / "words")
+        self._table, self._revision = table, manifest["revision"]
+        self._snapshot = snapshot.name
+
+
+def remove_index(folder: Path) -> None:
+    """Delete the snapshots in a folder, so that the next opening makes the index anew."""
+    from filelock import FileLock
+
+    if folder.exists():
+        with FileLock(folder / "lock"):
+            (folder / "CURRENT").unlink(missing_ok=True)
+            _remove_snapshots(folder, keep=set())
+
+
+def _batches(rows: Iterator[StoredRule]) -> Iterator[list[StoredRule]]:
+    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        yield batch
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def _verify(snapshot: Path, files: dict[str, str]) -> None:
+    for name, expected in files.items():
+        if _sha256(snapshot / name) != expected:
+            raise ValueError(f"{name} is damaged")
+
+
+def _verify_same_book(store: Store, row: int, content_hash: Any) -> None:
+    try:
+        same = store.fetch([row])[0].rule.content_hash == content_hash
+    except KeyError:
+        same = False
+    if not same:
+        raise ValueError("the book of record has another history (restored from a backup?)")
+
+
+def _write_synced(file: Path, text: str) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _remove_snapshots(folder: Path, keep: set[str]) -> None:
+    for path in folder.glob("snapshot-*"):
+        if path.name not in keep:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""Scope from a question: the caller's word first, then what the question itself names."""
+
+from __future__ import annotations
+
+from comity.memory.memory import Memory
+from comity.memory.places import contains
+from comity.records import WORLD, Scope
+
+
+def locate(memory: Memory, question: str, given: Scope, *, default_place: str = WORLD) -> Scope:
+    """Complete a scope from the places and audiences that a question names.
+
+    A place that the caller gave holds; a place that the question names inside it narrows it, and
+    one outside it is ignored, so that a user's words cannot leave the caller's jurisdiction.
+    Where neither names a place, `default_place` holds. Audiences are read from the question
+    only where the caller gave none. `at` becomes now where it is not given.
+
+    Raises `UnknownPlace` for a given place that nobody knows, and `NotFound` for a tenant or
+    revision that is not there.
+    """
+    memory.check_scope(given)
+    gazetteer = memory.gazetteer(given.tenant)
+    own = tuple(gazetteer.canonical(place) for place in given.place)
+    named = tuple(mention.code for mention in gazetteer.find(question))
+    inside = tuple(place for place in named if any(contains(wide, place) for wide in own))
+    places = own + inside if own else named or (gazetteer.canonical(default_place),)
+    audience = given.audience or memory.name_finder(given.tenant).find(question)
+    return given.model_copy(
+        update={
+            "place": tuple(dict.fromkeys(places)),
+            "audience": audience,
+            "at": given.at or memory.clock(),
+        }
+    )

@@ -1,0 +1,379 @@
+"""The memory: the book of record, the index that follows it, and the places it knows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import ValidationError
+
+from comity.errors import DuplicateRule, NotFound, RuleError, SettingsError, UnknownAuthority
+from comity.memory.embed import Embedder, open_embedder
+from comity.memory.index import Index, LocalIndex, Progress, remove_index
+from comity.memory.names import NameFinder
+from comity.memory.places import Gazetteer, OwnPlace
+from comity.memory.store import Change, PlaceNames, SqliteStore, Store, StoredRule
+from comity.memory.vectors import VectorCache
+from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
+
+Clock = Callable[[], datetime]
+
+
+class FieldChange(NamedTuple):
+    """One field in which two versions of a rule differ."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+class Memory:
+    """Rules with their versions, ready to be searched.
+
+    Every change is one revision, durable when the call returns, and seen by the next search of
+    every process that has the memory open. Methods that name a rule raise `NotFound` for an
+    unknown one; methods that write raise `RuleError` for a rule that cannot be taken, and then
+    nothing has changed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        embedder: Embedder,
+        vectors: VectorCache,
+        *,
+        authorities: Sequence[str] = AUTHORITIES,
+        clock: Clock = lambda: datetime.now(UTC),
+    ) -> None:
+        self.store = store
+        self.index = index
+        self.embedder = embedder
+        self.vectors = vectors
+        self.authorities = tuple(authorities)
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._gazetteers: dict[str, tuple[int, Gazetteer]] = {}
+        self._names: dict[str, tuple[frozenset[str], NameFinder]] = {}
+
+    @classmethod
+    def open(
+        cls,
+        url: str = "sqlite:///comity.db",
+        *,
+        embedder: Embedder | str = "e5",
+        authorities: Sequence[str] = AUTHORITIES,
+        clock: Clock = lambda: datetime.now(UTC),
+    ) -> Self:
+        """Open or create the memory at a URL.
+
+        `sqlite:///rules.db` is a file beside you, `sqlite:////var/rules.db` an absolute one, and
+        `sqlite://` lives in this process only. The index lies beside the file, in
+        `rules.db.index`.
+        """
+        path = path_of(url)
+        embedder = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        store = SqliteStore(path)
+        folder = path.with_name(path.name + ".index") if path else None
+        if folder:
+            folder.mkdir(exist_ok=True)
+        vectors = VectorCache(folder / "vectors.db" if folder else None)
+        index = LocalIndex(store, embedder, vectors, folder)
+        return cls(store, index, embedder, vectors, authorities=authorities, clock=clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self.store.close()
+        self.vectors.close()
+
+    # Reading
+
+    @property
+    def revision(self) -> int:
+        """Number of the latest committed change; 0 for an empty memory."""
+        return self.store.revision()
+
+    def get(
+        self,
+        rule_id: str,
+        *,
+        version: int | None = None,
+        as_of: int | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> Rule:
+        """A rule in a version, or in its newest one (as of a revision)."""
+        versions = self.history(rule_id, tenant=tenant)
+        known = [stored for stored in versions if as_of is None or stored.revision <= as_of]
+        wanted = [s.rule for s in known if version is None or s.rule.version == version]
+        if not wanted:
+            raise NotFound(
+                f"rule {rule_id!r} has no version {version or ''} as of revision {as_of}: "
+                f"it has {len(versions)}, the first of revision {versions[0].revision}"
+            )
+        return wanted[-1]
+
+    def history(self, rule_id: str, *, tenant: str = DEFAULT_TENANT) -> list[StoredRule]:
+        """All versions of a rule, oldest first."""
+        versions = self.store.history(tenant, rule_id)
+        if not versions:
+            raise NotFound(self._no_such_rule(rule_id, tenant))
+        return versions
+
+    def _no_such_rule(self, rule_id: str, tenant: str) -> str:
+        ids = [stored.rule.id for stored in self.store.latest(tenant)]
+        near = get_close_matches(rule_id, ids, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "comity rules list shows them"
+        return f"no rule {rule_id!r}: {hint}"
+
+    def diff(
+        self,
+        rule_id: str,
+        old: int | None = None,
+        new: int | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+    ) -> list[FieldChange]:
+        """Fields in which two versions differ; by default the newest and the one before."""
+        newest = self.get(rule_id, version=new, tenant=tenant)
+        before = self.get(rule_id, version=old or max(1, newest.version - 1), tenant=tenant)
+        return differences(before, newest)
+
+    def rules(self, *, tenant: str = DEFAULT_TENANT, as_of: int | None = None) -> list[StoredRule]:
+        """The newest version of every rule that the memory held as of a revision."""
+        return list(self.store.latest(tenant, self._checked(as_of)))
+
+    def changes_since(self, revision: int, *, tenant: str = DEFAULT_TENANT) -> list[StoredRule]:
+        """The rule versions of later revisions, oldest first."""
+        return [
+            stored
+            for stored in self.store.rows_after(0)
+            if stored.revision > revision and stored.rule.tenant == tenant
+        ]
+
+    def _checked(self, as_of: int | None) -> int | None:
+        if as_of is not None and as_of > (latest := self.revision):
+            raise NotFound(f"no revision {as_of}: the latest is {latest}")
+        return as_of
+
+    def check_scope(self, scope: Scope) -> None:
+        """Raise `NotFound` for a tenant without any rules or a revision that is not there."""
+        self._checked(scope.as_of)
+        if scope.tenant != DEFAULT_TENANT and not self.store.revisions(scope.tenant):
+            raise NotFound(
+                f"no tenant {scope.tenant!r} in this memory: a tenant begins with its first rule "
+                "(comity add --tenant)"
+            )
+
+    # Places and names
+
+    def gazetteer(self, tenant: str = DEFAULT_TENANT) -> Gazetteer:
+        """The places that the tenant's rules and questions can name."""
+        revision = self.revision
+        with self._lock:
+            known = self._gazetteers.get(tenant)
+            if known is None or known[0] != revision:
+                own = [OwnPlace(code=p.code, names=p.names) for p in self.store.places(tenant)]
+                if known is None or own != list(known[1].own):
+                    known = (revision, Gazetteer(own))
+                self._gazetteers[tenant] = known = (revision, known[1])
+            return known[1]
+
+    def name_finder(self, tenant: str = DEFAULT_TENANT) -> NameFinder:
+        """Finds the audiences that the tenant's rules name."""
+        labels = self.index.audiences(tenant)
+        with self._lock:
+            known = self._names.get(tenant)
+            if known is None or known[0] != labels:
+                known = self._names[tenant] = (labels, NameFinder(sorted(labels)))
+            return known[1]
+
+    def define_places(
+        self, places: Iterable[PlaceNames], *, tenant: str = DEFAULT_TENANT, author: str = ""
+    ) -> int:
+        """Define places of the memory's own, or rename them, as one revision."""
+        new = tuple(places)
+        if all(place in self.store.places(tenant) for place in new):
+            return self.revision
+        return self.store.commit(
+            Change(tenant=tenant, kind="places", places=new, author=author, made_at=self.clock())
+        )
+
+    # Writing
+
+    def checked(self, rule: Rule, gazetteer: Gazetteer | None = None) -> Rule:
+        """The rule with its place in canonical form.
+
+        Raises `UnknownPlace` or `UnknownAuthority`, with a suggestion.
+        """
+        if rule.authority not in self.authorities:
+            near = get_close_matches(rule.authority, self.authorities, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.authorities)}"
+            raise UnknownAuthority(f"rule {rule.id!r}: unknown authority {rule.authority!r}: {hint}")
+        place = (gazetteer or self.gazetteer(rule.tenant)).canonical(rule.place)
+        return rule if place == rule.place else rule.model_copy(update={"place": place})
+
+    def write(
+        self,
+        kind: str,
+        rules: Sequence[Rule],
+        *,
+        tenant: str,
+        places: Sequence[PlaceNames] = (),
+        author: str = "",
+        note: str = "",
+        progress: Progress | None = None,
+    ) -> int:
+        """Commit new versions as one revision; their vectors are made before it.
+
+        An interrupted call has changed nothing, and called again it goes on with the vectors
+        that it had made.
+        """
+        foreign = [rule.id for rule in rules if rule.tenant != tenant]
+        if foreign:
+            raise RuleError(f"rule {foreign[0]!r} belongs to another tenant than {tenant!r}")
+        self.vectors.get(self.embedder, [rule.indexed_text for rule in rules], progress=progress)
+        return self.store.commit(
+            Change(
+                tenant=tenant,
+                kind=kind,
+                rules=tuple(rules),
+                places=tuple(places),
+                author=author,
+                note=note,
+                made_at=self.clock(),
+            )
+        )
+
+    def add(self, rules: Rule | Iterable[Rule], *, author: str = "", note: str = "") -> int:
+        """Add rules with new ids as one revision, and give its number."""
+        new = [rules] if isinstance(rules, Rule) else list(rules)
+        if not new:
+            return self.revision
+        tenant = new[0].tenant
+        _refuse_doubles(new)
+        taken = [rule.id for rule in new if self.store.history(tenant, rule.id)]
+        if taken:
+            raise DuplicateRule(
+                f"rule {taken[0]!r} is there already: amend it (comity rules amend), or choose "
+                "another id"
+            )
+        checked = [self.checked(rule.model_copy(update={"version": 1})) for rule in new]
+        return self.write("add", checked, tenant=tenant, author=author, note=note)
+
+    def amend(
+        self,
+        rule_id: str,
+        changes: Mapping[str, Any],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        author: str = "",
+        note: str = "",
+    ) -> Rule:
+        """Give a rule a new version that differs in some fields, and return it.
+
+        Without a `valid_from` among the changes the new version is in force from now on; until
+        then the old one stays.
+        """
+        old = self.history(rule_id, tenant=tenant)[-1].rule
+        given = {"valid_from": self.clock(), "source": None} | dict(changes)
+        return self._succeed("amend", old, given, author=author, note=note)
+
+    def repeal(
+        self,
+        rule_id: str,
+        *,
+        at: datetime | None = None,
+        tenant: str = DEFAULT_TENANT,
+        author: str = "",
+        note: str = "",
+    ) -> Rule:
+        """End a rule, now or at another moment; the repeal is a version of its own."""
+        old = self.history(rule_id, tenant=tenant)[-1].rule
+        if old.status == "repealed":
+            raise RuleError(f"rule {rule_id!r} was repealed already, as of {old.valid_from}")
+        given = {"status": "repealed", "valid_from": at or self.clock(), "valid_to": None}
+        return self._succeed("repeal", old, given, author=author, note=note)
+
+    def approve(
+        self, rule_id: str, *, tenant: str = DEFAULT_TENANT, author: str = "", note: str = ""
+    ) -> Rule:
+        """Put a draft in force, with the validity that the draft states."""
+        old = self.history(rule_id, tenant=tenant)[-1].rule
+        if old.status != "draft":
+            raise RuleError(f"rule {rule_id!r} is {old.status}, not a draft: nothing to approve")
+        return self._succeed("approve", old, {"status": "active"}, author=author, note=note)
+
+    def _succeed(
+        self, kind: str, old: Rule, changes: Mapping[str, Any], *, author: str, note: str
+    ) -> Rule:
+        new = self.checked(succeed(old, changes))
+        self.write(kind, [new], tenant=old.tenant, author=author, note=note)
+        return new
+
+
+def succeed(old: Rule, changes: Mapping[str, Any]) -> Rule:
+    """The next version of a rule, with some fields changed.
+
+    Raises `RuleError` for a field that a rule does not have, that names the rule itself, or
+    whose value cannot be used.
+    """
+    fixed = sorted({"id", "version", "tenant"} & changes.keys())
+    if fixed:
+        raise RuleError(f"rule {old.id!r}: {', '.join(fixed)} cannot be amended: add a new rule")
+    fields = {name: getattr(old, name) for name in Rule.model_fields}
+    try:
+        return Rule.model_validate(fields | dict(changes) | {"version": old.version + 1})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "validity"
+        raise RuleError(f"rule {old.id!r}: {where}: {problem['msg']}") from error
+
+
+def differences(old: Rule, new: Rule) -> list[FieldChange]:
+    """Fields in which two versions of a rule differ, their numbers apart."""
+    return [
+        FieldChange(name, getattr(old, name), getattr(new, name))
+        for name in Rule.model_fields
+        if name != "version" and getattr(old, name) != getattr(new, name)
+    ]
+
+
+def path_of(url: str) -> Path | None:
+    """The file of a memory's URL; `None` for one that lives in this process.
+
+    Raises `SettingsError` for a URL of another kind.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return Path(url)
+    if scheme != "sqlite":
+        raise SettingsError(
+            f"memory {url!r}: only sqlite:///FILE is supported; for a file in this folder write "
+            "sqlite:///rules.db"
+        )
+    return Path(rest[1:]) if rest.strip("/") not in ("", ":memory:") else None
+
+
+def rebuild_index(url: str) -> None:
+    """Delete the index of a memory, so that the next opening makes it anew from the book."""
+    path = path_of(url)
+    if path:
+        remove_index(path.with_name(path.name + ".index"))
+
+
+def _refuse_doubles(rules: Sequence[Rule]) -> None:
+    seen: set[str] = set()
+    for rule in rules:
+        if rule.id in seen:
+            raise DuplicateRule(f"rule {rule.id!r} stands twice in this change")
+        seen.add(rule.id)

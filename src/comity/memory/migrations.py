@@ -1,0 +1,75 @@
+"""Numbered migrations of the SQLite book of record.
+
+Each is applied once, in order, in one transaction with the others that are due; the number of
+the last one applied is the database's `user_version`. A migration that has been released is
+never edited: a change is a new one at the end.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x436F6D69  # "Comi", so that another program's database is never touched
+
+_CREATE = """
+CREATE TABLE identity (value TEXT NOT NULL) STRICT;
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+
+CREATE TABLE revision (
+    number   INTEGER PRIMARY KEY,
+    tenant   TEXT NOT NULL,
+    made_at  INTEGER NOT NULL,
+    kind     TEXT NOT NULL,
+    author   TEXT NOT NULL,
+    note     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE rule (
+    row        INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant     TEXT NOT NULL,
+    id         TEXT NOT NULL,
+    version    INTEGER NOT NULL,
+    revision   INTEGER NOT NULL REFERENCES revision (number),
+    place      TEXT NOT NULL,
+    audience   TEXT NOT NULL,
+    domain     TEXT NOT NULL,
+    authority  TEXT NOT NULL,
+    valid_from INTEGER,
+    valid_to   INTEGER,
+    status     TEXT NOT NULL,
+    mandatory  INTEGER NOT NULL,
+    overrides  TEXT NOT NULL,
+    record     TEXT NOT NULL,
+    UNIQUE (tenant, id, version)
+) STRICT;
+CREATE INDEX rule_by_revision ON rule (revision);
+
+CREATE TABLE place (
+    tenant   TEXT NOT NULL,
+    code     TEXT NOT NULL,
+    names    TEXT NOT NULL,
+    revision INTEGER NOT NULL REFERENCES revision (number),
+    PRIMARY KEY (tenant, code)
+) STRICT;
+
+CREATE TABLE decision (
+    number   INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant   TEXT NOT NULL,
+    id       TEXT NOT NULL,
+    made_at  INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    record   TEXT NOT NULL,
+    hash     TEXT NOT NULL,
+    UNIQUE (tenant, id)
+) STRICT;
+"""
+
+_APPEND_ONLY = "".join(
+    f"""
+CREATE TRIGGER {table}_is_never_{verb.lower()}d BEFORE {verb} ON {table}
+BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
+"""
+    for table in ("revision", "rule", "decision")
+    for verb in ("UPDATE", "DELETE")
+)
+
+MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY,)
+"""Migration N (from 1) brings a database from `user_version` N - 1 to N."""

@@ -1,0 +1,224 @@
+"""Which rules can apply: a table of columns, one row per rule version, and masks over it.
+
+A rule applies in its place and in every place inside it, binds its audience, and is in force
+for facts at a moment within its validity, as long as no later version has taken its place. A
+mask is decided by these alone and comes before any ranking.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comity.memory.places import ancestors
+from comity.memory.store import StoredRule, to_micros
+from comity.records import Scope
+
+_ALWAYS = np.iinfo(np.int64).min
+_NEVER_ENDS = np.iinfo(np.int64).max
+_COLUMNS: dict[str, Any] = {
+    "row": np.int64,
+    "kind": np.int32,
+    "revision": np.int32,
+    "starts": np.int64,
+    "ends": np.int64,
+    "ended": np.int64,
+    "in_force": np.bool_,
+    "mandatory": np.bool_,
+}
+
+
+class _Kind(NamedTuple):
+    """What a mask decides by beside time: rows of equal kind apply to the same scopes."""
+
+    tenant: str
+    place: str
+    audience: tuple[str, ...]
+
+
+class _Succession(NamedTuple):
+    """From `since` on, a version gives way to one that a revision brought."""
+
+    position: int
+    revision: int
+    since: int
+
+
+class ScopeMask(NamedTuple):
+    """The rows that can apply in one scope."""
+
+    rows: NDArray[np.bool_]
+    """One flag per position of the table."""
+    kinds: tuple[int, ...]
+    """The kinds that the scope admits: a coarse filter for engines that know no row masks."""
+
+
+class ScopeTable:
+    """Columns over all rule versions of a memory, in the order of their rows.
+
+    A *position* is an index into these columns, and into an index's vectors and postings. All
+    arrays have one entry per position; times are microseconds since 1970 UTC.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._columns = {name: np.empty(0, dtype) for name, dtype in _COLUMNS.items()}
+        self._kinds: list[_Kind] = []
+        self._kind_numbers: dict[_Kind, int] = {}
+        self._kinds_of_place: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._successions: list[_Succession] = []
+        self._overriders: dict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def last_row(self) -> int:
+        """The book's row of the last position; 0 for an empty table."""
+        return int(self._columns["row"][self._size - 1]) if self._size else 0
+
+    @property
+    def kinds(self) -> NDArray[np.int32]:
+        """Kind number of each position."""
+        kinds: NDArray[np.int32] = self._columns["kind"][: self._size]
+        return kinds
+
+    def append(self, stored: StoredRule, earlier: Sequence[int] = ()) -> int:
+        """Add a rule version and give its position.
+
+        `earlier` holds the book's rows of the earlier versions of the same rule.
+        """
+        self._reserve(self._size + 1)
+        position, rule = self._size, stored.rule
+        starts = to_micros(rule.valid_from) if rule.valid_from else _ALWAYS
+        ends = to_micros(rule.valid_to) if rule.valid_to else _NEVER_ENDS
+        values = {
+            "row": stored.row,
+            "kind": self._number_of(_Kind(rule.tenant, rule.place, rule.audience)),
+            "revision": stored.revision,
+            "starts": starts,
+            "ends": ends,
+            "ended": ends,
+            "in_force": rule.status == "active",
+            "mandatory": rule.mandatory,
+        }
+        for name, value in values.items():
+            self._columns[name][position] = value
+        self._size += 1
+        if rule.status != "draft":
+            self._succeed(self.positions(earlier), stored.revision, starts)
+        for overridden in rule.overrides:
+            self._overriders[rule.tenant, overridden].append(position)
+        return position
+
+    def _reserve(self, size: int) -> None:
+        if size > len(self._columns["row"]):
+            room = max(1024, size, len(self._columns["row"]) * 3 // 2)
+            for name, column in self._columns.items():
+                self._columns[name] = np.concatenate(
+                    (column, np.zeros(room - len(column), column.dtype))
+                )
+
+    def _number_of(self, kind: _Kind) -> int:
+        number = self._kind_numbers.get(kind)
+        if number is None:
+            number = self._kind_numbers[kind] = len(self._kinds)
+            self._kinds.append(kind)
+            self._kinds_of_place[kind.tenant, kind.place].append(number)
+        return number
+
+    def _succeed(self, positions: NDArray[np.int64], revision: int, since: int) -> None:
+        ended = self._columns["ended"]
+        for position in positions:
+            self._successions.append(_Succession(int(position), revision, since))
+            ended[position] = min(ended[position], since)
+
+    def positions(self, rows: Iterable[int]) -> NDArray[np.int64]:
+        """Positions of rows of the book, which must be in the table."""
+        wanted = np.fromiter(rows, np.int64)
+        found = np.searchsorted(self._columns["row"][: self._size], wanted)
+        return found.astype(np.int64)
+
+    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the book at positions."""
+        rows: NDArray[np.int64] = self._columns["row"][positions]
+        return rows
+
+    def mask(self, scope: Scope) -> ScopeMask:
+        """The positions whose rule can apply in the scope."""
+        kinds = self._admitted(scope)
+        at = to_micros(scope.at or datetime.now(UTC))
+        column = {name: values[: self._size] for name, values in self._columns.items()}
+        rows = _lookup(kinds, len(self._kinds))[column["kind"]]
+        rows &= column["in_force"]
+        rows &= column["starts"] <= at
+        if scope.as_of is None:
+            rows &= column["ended"] > at
+        else:
+            rows &= column["revision"] <= scope.as_of
+            rows &= self._ended_as_of(scope.as_of) > at
+        return ScopeMask(rows, tuple(kinds))
+
+    def _admitted(self, scope: Scope) -> list[int]:
+        places = {place for named in scope.place for place in ancestors(named)} or {"world"}
+        labels = {label.casefold() for label in scope.audience}
+        return [
+            number
+            for place in sorted(places)
+            for number in self._kinds_of_place.get((scope.tenant, place), ())
+            if not (audience := self._kinds[number].audience)
+            or any(label.casefold() in labels for label in audience)
+        ]
+
+    def _ended_as_of(self, revision: int) -> NDArray[np.int64]:
+        ended: NDArray[np.int64] = self._columns["ends"][: self._size].copy()
+        known = [change for change in self._successions if change.revision <= revision]
+        if known:
+            positions, _, since = (np.array(column) for column in zip(*known, strict=True))
+            np.minimum.at(ended, positions, since)
+        return ended
+
+    def mandatory(self, mask: ScopeMask) -> NDArray[np.int64]:
+        """Positions in the mask whose rule is mandatory."""
+        return np.flatnonzero(mask.rows & self._columns["mandatory"][: self._size])
+
+    def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
+        """Positions in the mask whose rule declares a conflict with the rule of this id."""
+        return [p for p in self._overriders.get((tenant, rule_id), ()) if mask.rows[p]]
+
+    def audiences(self, tenant: str) -> frozenset[str]:
+        """All labels that the tenant's rules name."""
+        return frozenset(
+            label for kind in self._kinds if kind.tenant == tenant for label in kind.audience
+        )
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Everything needed to load the table again: arrays, and JSON-ready data."""
+        arrays = {name: column[: self._size] for name, column in self._columns.items()}
+        arrays["successions"] = np.array(self._successions, np.int64).reshape(-1, 3)
+        overriders = [[*key, positions] for key, positions in self._overriders.items()]
+        return arrays, {"kinds": self._kinds, "overriders": overriders}
+
+    @classmethod
+    def from_state(cls, arrays: dict[str, NDArray[Any]], data: dict[str, Any]) -> ScopeTable:
+        """The table of `state`."""
+        table = cls()
+        table._columns = {name: arrays[name] for name in _COLUMNS}
+        table._size = len(table._columns["row"])
+        for tenant, place, audience in data["kinds"]:
+            table._number_of(_Kind(tenant, place, tuple(audience)))
+        table._successions = [_Succession(*change) for change in arrays["successions"].tolist()]
+        for tenant, rule_id, positions in data["overriders"]:
+            table._overriders[tenant, rule_id] = positions
+        return table
+
+
+def _lookup(numbers: list[int], size: int) -> NDArray[np.bool_]:
+    table = np.zeros(max(size, 1), np.bool_)
+    table[numbers] = True
+    return table

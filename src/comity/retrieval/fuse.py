@@ -1,0 +1,23 @@
+"""Fusing rankings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+RANK_CONSTANT = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+
+
+def fuse(rankings: Iterable[tuple[float, Sequence[int]]]) -> list[tuple[int, float]]:
+    """Reciprocal rank fusion of weighted rankings of rows, best first.
+
+    Each ranking is a weight and rows, best first. A row's score is the sum over the rankings of
+    weight / (60 + rank), with ranks from 1. Ties go to the lower row, so that the order never
+    depends on chance.
+    """
+    scores: dict[int, float] = defaultdict(float)
+    for weight, rows in rankings:
+        for rank, row in enumerate(rows, start=1):
+            scores[row] += weight / (RANK_CONSTANT + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

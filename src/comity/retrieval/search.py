@@ -1,0 +1,105 @@
+"""Search: the rules that apply in a scope, ranked by meaning and words.
+
+The scope decides first which rules can apply; ranking only chooses among them. What search
+returns besides its hits does not depend on similarity at all: mandatory rules, and every rule
+of the scope that has a declared conflict with one of those found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from pydantic import Field
+
+from comity.memory.index import Index
+from comity.memory.memory import Memory
+from comity.memory.scope import ScopeMask
+from comity.memory.store import StoredRule
+from comity.records import Hit, Record, Rule, Scope
+from comity.retrieval.fuse import fuse
+
+_DEPTH = 100
+_DENSE_WEIGHT = 1.0
+_WORDS_WEIGHT = 1.0
+
+
+class Found(Record):
+    """What a search found."""
+
+    revision: int = Field(ge=0, description="Revision of the memory that was searched.")
+    hits: tuple[Hit, ...] = Field((), description="Rules by similarity, best first.")
+    candidates: tuple[Rule, ...] = Field(
+        (), description="The hits, the mandatory rules, and what conflicts with either."
+    )
+
+
+class Reranker(Protocol):
+    """Orders hits anew, with a model that reads the question and each rule together."""
+
+    def rerank(self, question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """The same hits, best first, with scores of the reranker's own."""
+
+
+def search(
+    memory: Memory,
+    question: str,
+    scope: Scope,
+    *,
+    k: int = 20,
+    reranker: Reranker | None = None,
+) -> Found:
+    """Find the rules that apply to a question, the k most similar ones as hits.
+
+    The scope is taken as it is (see `locate`). The search sees every change that was committed
+    before it began, and nothing of a later one.
+    """
+    index = memory.index
+    revision = index.catch_up()
+    mask = index.admit(scope)
+    ranked = rank(memory, question, mask)
+    stored = memory.store.fetch([row for row, _ in ranked[: k if reranker is None else _DEPTH]])
+    scores = dict(ranked)
+    hits: Sequence[Hit] = [Hit(rule=found.rule, score=scores[found.row]) for found in stored]
+    if reranker is not None:
+        hits = reranker.rerank(question, hits)[:k]
+    candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
+    return Found(revision=revision, hits=tuple(hits), candidates=candidates)
+
+
+def rank(memory: Memory, question: str, mask: ScopeMask) -> list[tuple[int, float]]:
+    """Rows of the mask with their fused scores, best first."""
+    vector = memory.embedder.embed_query(question)
+    nearest = memory.index.nearest(vector, mask, _DEPTH)
+    matching = memory.index.matching(question, mask, _DEPTH)
+    return fuse(
+        [
+            (_DENSE_WEIGHT, nearest.positions.tolist()),
+            (_WORDS_WEIGHT, matching.positions.tolist()),
+        ]
+    )
+
+
+def applying(
+    memory: Memory, rules: Iterable[Rule], mask: ScopeMask, tenant: str
+) -> tuple[Rule, ...]:
+    """The rules given, the mandatory ones, and all that is in declared conflict with any."""
+    found = {rule.key: rule for rule in rules}
+    new = list(found.values())
+    mandatory = memory.store.fetch(memory.index.mandatory(mask))
+    new += [stored.rule for stored in mandatory if stored.rule.key not in found]
+    while new:
+        found |= {rule.key: rule for rule in new}
+        opposed = _opposed(memory, new, mask, tenant)
+        new = [stored.rule for stored in opposed if stored.rule.key not in found]
+    return tuple(found.values())
+
+
+def _opposed(
+    memory: Memory, rules: Sequence[Rule], mask: ScopeMask, tenant: str
+) -> list[StoredRule]:
+    index: Index = memory.index
+    rows = {row for rule in rules for row in index.overriders(tenant, rule.id, mask)}
+    declared = {target for rule in rules for target in rule.overrides}
+    versions = [stored.row for target in declared for stored in memory.store.history(tenant, target)]
+    return memory.store.fetch(sorted(rows | set(index.versions_in(versions, mask))))
