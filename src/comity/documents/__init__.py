@@ -1,1 +1,1 @@
-
+"""Documents: from files to rules."""
