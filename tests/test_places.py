@@ -111,6 +111,8 @@ def test_containment_says_the_same_as_the_ancestors(wide: str, narrow: str) -> N
         ("Berlin", "DE-BE"),
         ("Québec", "CA-QC"),
         ("quebec", "CA-QC"),
+        ("Que\u0301bec", "CA-QC"),
+        ("us-ca/los angeles", "US-CA/Los Angeles"),
         ("Paris", "FR-IDF/Paris"),
         ("Paris, France", "FR-IDF/Paris"),
         ("London", "GB-ENG/London"),
@@ -293,6 +295,12 @@ def test_an_unknown_code_has_no_name(gazetteer: Gazetteer) -> None:
         ("Owens-Illinois makes glass", []),
         ("the China-Germany trade", ["CN", "DE"]),
         ("去California旅行", ["US-CA"]),
+        ("from Istanbul to Suzhou", ["TR-34", "CN-JS/苏州市"]),
+        ("韩国首尔与英国伦敦", ["KR/Seoul", "GB-ENG/London"]),
+        ("a Chinese firm in Shenzhen, Guangdong", ["CN-GD/深圳市"]),
+        ("the Western Province of Central Park", []),
+        ("上海市浦东新区与深圳市南山区", ["CN-SH/浦东新区", "CN-GD/深圳市/南山区"]),
+        ("香港特别行政区和台湾地区", ["HK", "TW"]),
         ("", []),
     ],
 )
@@ -356,8 +364,9 @@ def test_a_broken_or_unwritable_cache_changes_no_answer(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("places-*.json")
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / file.name).write_text("[{")
+    (broken / file.name).write_text("[1, 2, 3]")
     assert Gazetteer(cache=broken).canonical("长沙") == "CN-HN/长沙市"
+    assert [found.name for found in broken.iterdir()] == [file.name]
     assert Gazetteer(cache=file / "under-a-file").canonical("长沙") == "CN-HN/长沙市"
 
 

