@@ -74,8 +74,10 @@ def title_of(lines: Sequence[Line]) -> tuple[str, int]:
         if not is_title_like(line.text) or starts_block(line.text) or is_contents_line(line.text):
             break
         taken.append(line.text)
-    alone = first + len(taken) >= len(lines) or not any(x.text for x in lines[first + len(taken) :])
-    return ("", 0) if alone else (" ".join(taken), first + len(taken) if taken else 0)
+    end = first + len(taken)
+    goes_on = end < len(lines) and lines[end].text[:1].islower()
+    alone = not any(line.text for line in lines[end:])
+    return ("", 0) if alone or goes_on or not taken else (" ".join(taken), end)
 
 
 def marks_of(lines: Sequence[Line], markup: bool) -> list[Mark]:
@@ -122,14 +124,14 @@ def _mark_at(
     line = lines[i]
     words = _without_marks(line.text) if heading else line.text
     offset = line.start + line.text.find(words)
+    if is_contents_line(line.text):
+        return Mark("contents", "", 0, line.start, line.end, "", 0), -1
     label = article_at(words)
     if label and (heading or _begins(label, before, last)):
         body = offset + label.width
         return _article(label, line.start, min(body, line.end)), -1
     if heading:
         return _heading(heading, line.start, line.end), -1
-    if is_contents_line(line.text):
-        return Mark("contents", "", 0, line.start, line.end, "", 0), -1
     chapter = chapter_at(line.text) if before is None or is_finished(before) else None
     if chapter is None:
         return None, -1

@@ -22,8 +22,9 @@ _PAGE_NUMBER = re.compile(
     r"(?i)[-–—·\s]*(?:page|p\.|第)?\s*(?:\d{1,4}|[ivxlc]{1,6})\s*(?:页)?"
     r"(?:\s*(?:/|of|,|，|共)\s*(?:共)?\s*\d{1,4}\s*页?)?[-–—·\s]*"
 )
-# Where a word is divided at a line's end, PDFium gives one of these instead of the hyphen.
+# Where a word is divided at a line's end, PDFium gives one of these for hyphen and line end.
 _DIVIDED = ("\ufffe", "\x02", "\u00ad")
+_LINE_END = re.compile("(\r\n|[\r\n\ufffe\x02\u00ad])")
 
 
 class PageLine(NamedTuple):
@@ -74,8 +75,9 @@ def _lines(page: PdfPage) -> list[PageLine]:
     textpage = page.get_textpage()
     lines, at = [], 0
     raw = textpage.get_text_range()
-    for piece in re.split(r"(\r\n|\r|\n)", raw):
-        words = normalise(piece.rstrip("".join(_DIVIDED))).strip()
+    pieces = [*re.split(_LINE_END, raw), ""]
+    for piece, ending in zip(pieces[::2], pieces[1::2], strict=True):
+        words = normalise(piece).strip()
         if words:
             boxes = [textpage.get_charbox(at + i) for i in _inked(piece)]
             lines.append(
@@ -85,10 +87,10 @@ def _lines(page: PdfPage) -> list[PageLine]:
                     right=max(box[2] for box in boxes),
                     top=max(box[3] for box in boxes),
                     bottom=min(box[1] for box in boxes),
-                    divided=piece.rstrip().endswith(_DIVIDED),
+                    divided=ending in _DIVIDED,
                 )
             )
-        at += len(piece)
+        at += len(piece) + len(ending)
     textpage.close()
     page.close()
     return lines
@@ -96,7 +98,7 @@ def _lines(page: PdfPage) -> list[PageLine]:
 
 def _inked(piece: str) -> list[int]:
     """Places of a few characters that show the line's extent: the first, the last, some between."""
-    inked = [i for i, c in enumerate(piece) if not c.isspace() and c not in _DIVIDED]
+    inked = [i for i, c in enumerate(piece) if not c.isspace()]
     return [inked[0], *inked[1 : -1 : max(1, len(inked) // 8)], inked[-1]]
 
 

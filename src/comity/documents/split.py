@@ -78,10 +78,10 @@ def _blocks(title: str, marks: Sequence[Mark], start: int, end: int) -> Iterator
     stack: list[tuple[int, str]] = []
     yield _Block((title,), None, start, marks[0].start if marks else end)
     for i, mark in enumerate(marks):
-        if mark.kind == "heading":
+        if mark.kind in ("heading", "clause"):
             stack = [entry for entry in stack if entry[0] < mark.rank]
-            if mark.name != title or stack:
-                stack.append((mark.rank, mark.name))
+        if mark.kind == "heading" and (stack or mark.name != title):
+            stack.append((mark.rank, mark.name))
         stop = marks[i + 1].start if i + 1 < len(marks) else end
         yield _Block((title, *(name for _, name in stack)), mark, mark.body, stop)
 
