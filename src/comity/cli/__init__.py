@@ -1,0 +1,5 @@
+"""The command line: `comity`."""
+
+from comity.cli.entry import cli, main
+
+__all__ = ["cli", "main"]

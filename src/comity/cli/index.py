@@ -1,0 +1,70 @@
+"""`comity index`: the index, which can always be made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from comity.cli.output import note, progress_bar, say_fields, say_json
+from comity.cli.session import Session, pass_session, settings_options
+from comity.cli.values import json_option
+
+
+@click.group("index")
+def index_group() -> None:
+    """Rebuild or describe the index of a memory."""
+
+
+@index_group.command("rebuild")
+@settings_options("memory", "embedder")
+@pass_session
+def rebuild_command(session: Session) -> None:
+    """Make the index anew from the book of record, also for another embedder."""
+    from comity.memory.memory import rebuild_index
+
+    with session.open_book():
+        rebuild_index(session.settings.memory)
+    with session.open_memory() as memory:
+        with progress_bar("embedding") as progress:
+            revision = memory.index.catch_up(progress)
+        memory.index.save()
+        note(f"the index is made anew, up to revision {revision}, with {memory.embedder.id}")
+
+
+@index_group.command("info")
+@json_option
+@settings_options("memory")
+@pass_session
+def info_command(session: Session, as_json: bool) -> None:
+    """Say what the index on disk was built from."""
+    from comity.memory.memory import path_of
+
+    with session.open_book() as memory:
+        revision = memory.revision
+    path = path_of(session.settings.memory)
+    folder = path.with_name(path.name + ".index") if path else None
+    info = {"memory_revision": revision} | (_snapshot(folder) if folder else {})
+    if as_json:
+        say_json(info)
+        return
+    say_fields([(name.replace("_", " "), str(value)) for name, value in info.items()])
+    if "index_revision" not in info:
+        note("there is no snapshot yet: the next search, or `comity index rebuild`, makes one")
+
+
+def _snapshot(folder: Path) -> dict[str, Any]:
+    current = folder / "CURRENT"
+    if not current.is_file():
+        return {}
+    snapshot = folder / current.read_text(encoding="utf-8").strip()
+    manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
+    size = sum(file.stat().st_size for file in snapshot.rglob("*") if file.is_file())
+    return {
+        "index_revision": manifest["revision"],
+        "embedder": manifest["embedder"],
+        "bytes": size,
+        "folder": str(snapshot),
+    }

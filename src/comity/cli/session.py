@@ -1,0 +1,138 @@
+"""What the commands of one call share: settings, the memory, the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from comity.errors import NotFound
+
+if TYPE_CHECKING:
+    from comity.memory.memory import Memory
+    from comity.models.chat import ChatModel
+    from comity.settings import Loaded, Settings
+
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "memory": ("URL", "The memory: sqlite:///rules.db, or a file's name."),
+    "tenant": ("NAME", "Whose rules are meant."),
+    "author": ("NAME", "Who makes the change."),
+    "model": ("NAME", "Chat model: local, openai:MODEL or scripted."),
+    "base_url": ("URL", "Address of the OpenAI-compatible endpoint."),
+    "timeout": ("SECONDS", "How long the model may stay silent."),
+    "embedder": ("NAME", "Embedder: e5, hash, openai:MODEL or fastembed:MODEL."),
+    "hits": ("N", "How many rules a search gives."),
+    "budget": ("TOKENS", "Tokens that rules may take in the prompt."),
+    "max_tokens": ("N", "Longest answer, in tokens."),
+    "temperature": ("T", "Of the model; 0 is greedy."),
+    "seed": ("N", "For sampling that can be repeated."),
+    "max_file_mb": ("MB", "Largest document that is read."),
+}
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+class Session:
+    """Settings are read, and the memory and the model opened, only where a command asks."""
+
+    def __init__(self) -> None:
+        self.config: Path | None = None
+        self.given: dict[str, str] = {}
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The settings and their sources. Raises `SettingsError`."""
+        from comity.settings import load_settings
+
+        return load_settings(config=self.config, environ=os.environ, options=self.given)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in effect."""
+        return self.loaded.settings
+
+    def open_memory(self, *, create: bool = False) -> Memory:
+        """The memory, ready to search and change; made where it is not there if `create`.
+
+        Raises `NotFound` for a memory that is not there, `StoreError` and `EmbedderError`.
+        """
+        from comity.memory.embed import open_embedder
+        from comity.memory.memory import Memory
+
+        if not create:
+            self._check_memory_is_there()
+        embedder = open_embedder(
+            self.settings.embedder,
+            base_url=self.settings.base_url or None,
+            api_key=self.settings.api_key.get_secret_value() or None,
+        )
+        return Memory.open(self.settings.memory, embedder=embedder)
+
+    def open_book(self) -> Memory:
+        """The memory for reading its book of record only: opens no index and no embedder."""
+        from comity.memory.embed import HashEmbedder
+        from comity.memory.index import LocalIndex
+        from comity.memory.memory import Memory, path_of
+        from comity.memory.store import SqliteStore
+        from comity.memory.vectors import VectorCache
+
+        self._check_memory_is_there()
+        store, embedder, vectors = (
+            SqliteStore(path_of(self.settings.memory)),
+            HashEmbedder(1),
+            VectorCache(),
+        )
+        return Memory(store, LocalIndex(store, embedder, vectors, None), embedder, vectors)
+
+    def open_model(self) -> ChatModel:
+        """The chat model. Raises `SettingsError` and `ModelMissing`."""
+        from comity.models.chat import open_model
+
+        return open_model(
+            self.settings.model,
+            base_url=self.settings.base_url or None,
+            api_key=self.settings.api_key.get_secret_value() or None,
+            timeout=self.settings.timeout,
+        )
+
+    def _check_memory_is_there(self) -> None:
+        from comity.memory.memory import path_of
+
+        path = path_of(self.settings.memory)
+        if path is not None and not path.exists():
+            raise NotFound(
+                f"there is no memory at {self.settings.memory}: make one with `comity add FILE`, "
+                "or with `comity init` from the sample rules, or name another with --memory"
+            )
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def settings_options(*names: str) -> Callable[[_C], _C]:
+    """Give a command options for some settings; they go to the session, not to the command."""
+
+    def decorate(command: _C) -> _C:
+        for name in reversed(names):
+            metavar, text = _OPTIONS[name]
+            option = "--" + name.replace("_", "-")
+            command = click.option(
+                option, name, metavar=metavar, help=text, expose_value=False, callback=_remember
+            )(command)
+        return command
+
+    return decorate
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and parameter.name is not None:
+        context.ensure_object(Session).given[parameter.name] = value
+
+
+def remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    """Callback of `--config`."""
+    if value is not None:
+        context.ensure_object(Session).config = value
