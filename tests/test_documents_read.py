@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comity.documents.clean import normalise
@@ -160,6 +160,10 @@ def test_a_damaged_docx_is_refused(tmp_path: Path) -> None:
     assert "without a password" in refusal(tmp_path, "old.docx", b"\xd0\xcf\x11\xe0 old")
 
 
+WHOLE = {
+    "docx": docx([("Heading 1", "Chapter 1"), ("Normal", "Article 1. Vessels moor at the quay.")]),
+    "pdf": pdf([["Article 1. Vessels moor at the quay."] * 9] * 2, "Port Merrow Ordinance"),
+}
 ENGLISH_PAGES = [
     [
         "Article 1. Vessels moor at the quay between the two lights and no-",
@@ -217,6 +221,26 @@ def test_an_encrypted_pdf_is_refused(tmp_path: Path) -> None:
 
 def test_a_pdf_of_images_is_refused_with_the_way_out(tmp_path: Path) -> None:
     assert "text recognition" in refusal(tmp_path, "scan.pdf", image_pdf())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    places=st.lists(st.floats(0, 0.999), min_size=1, max_size=20),
+    byte=st.integers(0, 255),
+    format=st.sampled_from(["docx", "pdf"]),
+)
+def test_damage_anywhere_in_a_file_is_read_or_refused_never_a_crash(
+    tmp_path_factory: pytest.TempPathFactory, places: list[float], byte: int, format: str
+) -> None:
+    data = bytearray(WHOLE[format])
+    for place in places:
+        data[int(place * len(data))] = byte
+    path = tmp_path_factory.mktemp("damaged") / f"rules.{format}"
+    path.write_bytes(data)
+    try:
+        assert read(path).text.strip()
+    except DocumentError as error:
+        assert error.path == str(path)  # noqa: PT017 - either outcome is right
 
 
 def test_a_damaged_pdf_is_refused(tmp_path: Path) -> None:

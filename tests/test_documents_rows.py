@@ -85,6 +85,8 @@ def test_what_an_opo_row_only_implies_gives_way_to_the_defaults(tmp_path: Path) 
     ("line", "said"),
     [
         ('{"id": "a", "text": "b"', "line 2: malformed JSON at column 24"),
+        ("[" * 100_000, "line 2: malformed JSON"),
+        ('{"source": "a/b", "text": "c*****d", "location": " "}', "and a location"),
         ("[1]", "line 2: holds list, not a JSON object"),
         ('{"id": "a", "txt": "b"}', "line 2: unknown field 'txt' (did you mean 'text'?)"),
         ('{"source": "a/b", "text": "c*****d", "location": "e", "x": 1}', "unknown field 'x'"),

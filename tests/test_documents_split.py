@@ -227,6 +227,19 @@ def test_articles_that_hold_sections_are_chapters() -> None:
     ]
 
 
+def test_sections_that_hold_articles_are_chapters_with_their_captions() -> None:
+    text = (
+        "Data Act\n\nTITLE II\nRIGHTS\n\nChapter 1: Access\n\nArticle 8\nScope\n\n"
+        "Everybody may ask.\n\nSection 1\nWays to ask\n\nArticle 9\nLetters\n\nA letter will do.\n"
+    )
+    found = [(one.title, one.article, one.text) for one in passages(text)]
+    path = "Data Act > TITLE II RIGHTS > Chapter 1: Access"
+    assert found == [
+        (path, "Article 8", "Scope\n\nEverybody may ask."),
+        (f"{path} > Section 1 Ways to ask", "Article 9", "Letters\n\nA letter will do."),
+    ]
+
+
 def test_a_text_without_structure_becomes_its_paragraphs() -> None:
     text = "Whoever arrives last\nstands at the end.\n\nGuests take off their shoes.\n"
     assert [one.text for one in passages(text)] == [

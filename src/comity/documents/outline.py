@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from comity.documents.structure import (
+    EN_CHAPTER_RANK,
     Heading,
     Label,
     article_at,
@@ -86,10 +88,21 @@ def marks_of(lines: Sequence[Line], markup: bool) -> list[Mark]:
     `markup` says that `#` makes a heading. Numbered headings and clauses count only in a
     document without articles.
     """
-    marks = list(_statutory(lines, markup))
+    marks = _ranked(list(_statutory(lines, markup)))
     if any(mark.kind == "article" for mark in marks):
         return _containers_as_headings(marks, lines)
     return sorted([*marks, *_numbered(lines)], key=lambda mark: mark.start)
+
+
+def _ranked(marks: list[Mark]) -> list[Mark]:
+    """Parts, titles and chapters in English: whichever kind comes first is the wider one."""
+    kinds = list(dict.fromkeys(mark.series for mark in marks if mark.rank == EN_CHAPTER_RANK))
+    return [
+        mark._replace(rank=mark.rank + kinds.index(mark.series))
+        if mark.rank == EN_CHAPTER_RANK
+        else mark
+        for mark in marks
+    ]
 
 
 def _statutory(lines: Sequence[Line], markup: bool) -> Iterator[Mark]:
@@ -171,15 +184,39 @@ def _containers_as_headings(marks: list[Mark], lines: Sequence[Line]) -> list[Ma
     """Where articles hold sections (or sections articles), the outer ones are headings."""
     articles = [mark for mark in marks if mark.kind == "article" and mark.series != "zh"]
     count = Counter(mark.series for mark in articles)
-    outer = articles[0].series if articles else ""
-    inner = sum(n for series, n in count.items() if series != outer)
-    if not inner or count[outer] >= inner:
+    if len(count) < 2:
         return marks
-    return [_contain(mark, lines) if mark.series == outer else mark for mark in marks]
+    first = articles[0].series
+    outer = first if count[first] < count.total() - count[first] else ""
+    ends = [*(mark.start for mark in marks[1:]), lines[-1].end + 1]
+    with_words = {
+        mark.series for mark, end in zip(marks, ends, strict=True) if not _bare(mark, end, lines)
+    }
+    containers = {series for series in count if series == outer or series not in with_words}
+    if containers == set(count):
+        return marks
+    return [_contain(mark, lines) if mark.series in containers else mark for mark in marks]
+
+
+def _bare(mark: Mark, end: int, lines: Sequence[Line]) -> bool:
+    """Whether there is nothing but a caption between a mark and the next one."""
+    first = _line_at(lines, mark.start)
+    after = bisect_left(lines, end, key=_start, lo=first)
+    words = [line.text for line in lines[first:after] if mark.body < line.end and line.text]
+    return not words or (len(words) == 1 and is_title_like(words[0]))
+
+
+def _start(line: Line) -> int:
+    return line.start
+
+
+def _line_at(lines: Sequence[Line], offset: int) -> int:
+    """Number of the line that starts at an offset, or else of the next one."""
+    return bisect_left(lines, offset, key=_start)
 
 
 def _contain(mark: Mark, lines: Sequence[Line]) -> Mark:
-    i = next(i for i, line in enumerate(lines) if line.start >= mark.start)
+    i = _line_at(lines, mark.start)
     line = lines[i]
     if mark.body < line.end:
         if not is_title_like(line.text):
@@ -220,7 +257,7 @@ def _is_numbered_heading(lines: Sequence[Line], i: int, label: Label, depth: int
     if not is_title_like(lines[i].text) or len(lines[i].text) == label.width:
         return False
     below = next((line for line in lines[i + 1 :] if line.text), None)
-    if below is None or (below.indent > lines[i].indent and below.indent < 4):
+    if below is None or below.text[0].islower() or lines[i].indent < below.indent < 4:
         return False
     after = numbered_at(below.text)
     if markdown_heading(below.text):

@@ -15,7 +15,7 @@ from comity.documents.structure import starts_block
 from comity.errors import DocumentError
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfPage
+    from pypdfium2 import PdfiumError, PdfPage
 
 _EDGE_LINES = 2
 _PAGE_NUMBER = re.compile(
@@ -43,11 +43,13 @@ def pdf_text(path: Path, data: bytes) -> tuple[str, tuple[int, ...]]:
 
     Raises `DocumentError` for an encrypted, a damaged and an image-only file.
     """
-    document = _open(path, data)
+    import pypdfium2
+
     try:
-        pages = [_lines(page) for page in document]
-    finally:
-        document.close()
+        with pypdfium2.PdfDocument(data) as document:
+            pages = [_lines(page) for page in document]
+    except pypdfium2.PdfiumError as error:
+        raise _refusal(path, error) from error
     if not any(pages):
         raise DocumentError(
             path,
@@ -57,18 +59,12 @@ def pdf_text(path: Path, data: bytes) -> tuple[str, tuple[int, ...]]:
     return _flow(without_running_heads(pages))
 
 
-def _open(path: Path, data: bytes) -> PdfDocument:
-    import pypdfium2
+def _refusal(path: Path, error: PdfiumError) -> DocumentError:
     from pypdfium2.raw import FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
 
-    try:
-        return pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) in (FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY):
-            problem = "is encrypted; save a copy without a password and add that"
-        else:
-            problem = f"is no readable PDF ({error}); it may be damaged or cut short"
-        raise DocumentError(path, problem) from error
+    if getattr(error, "err_code", None) in (FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY):
+        return DocumentError(path, "is encrypted; save a copy without a password and add that")
+    return DocumentError(path, f"is no readable PDF ({error}); it may be damaged or cut short")
 
 
 def _lines(page: PdfPage) -> list[PageLine]:

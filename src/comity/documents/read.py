@@ -148,13 +148,17 @@ def _docx_html(path: Path, data: bytes) -> str:
     from io import BytesIO
     from xml.parsers.expat import ExpatError
     from zipfile import BadZipFile
+    from zlib import error as ZlibError
 
     import mammoth  # type: ignore[import-untyped]
 
     styles = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
     try:
         return str(mammoth.convert_to_html(BytesIO(data), style_map=styles).value)
-    except (BadZipFile, KeyError, OSError, ValueError, ExpatError, EOFError) as error:
+    except (
+        *(BadZipFile, ExpatError, ZlibError),  # the archive, its XML, its compression
+        *(KeyError, ValueError, OSError, EOFError, RuntimeError),  # what they raise on the way
+    ) as error:
         if data.startswith(b"\xd0\xcf\x11\xe0"):
             problem = "is encrypted or an old .doc file; save it as .docx without a password"
         else:

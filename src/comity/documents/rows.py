@@ -50,17 +50,19 @@ def json_rows(document: Document, settings: Settings) -> Iterator[Row]:
 def _object(document: Document, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DocumentError(
-            document.path,
-            f"malformed JSON at column {error.colno}: {error.msg}; "
-            "every line must hold one whole JSON object",
-            line=number,
-        ) from error
+    except (ValueError, RecursionError) as error:
+        problem = f"malformed JSON{_at_column(error)}; every line must hold one whole JSON object"
+        raise DocumentError(document.path, problem, line=number) from error
     if not isinstance(record, dict):
         problem = f"holds {type(record).__name__}, not a JSON object with a rule's fields"
         raise DocumentError(document.path, problem, line=number)
     return record
+
+
+def _at_column(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f" at column {error.colno}: {error.msg}"
+    return f": {error}"
 
 
 def _own_fields(
@@ -83,8 +85,8 @@ def _from_raw(
         problem = "needs source, text and location as strings"
         raise DocumentError(document.path, problem, line=number)
     article, mark, body = text.partition(_RAW_MARK)
-    if not (mark and article.strip() and body.strip() and "/" in source):
-        problem = f"needs source as 'place/title' and text as 'article{_RAW_MARK}body'"
+    if not (mark and article.strip() and body.strip() and "/" in source and location.strip()):
+        problem = f"needs source as 'place/title', text as 'article{_RAW_MARK}body', and a location"
         raise DocumentError(document.path, problem, line=number)
     scope, implied = _from_location(location.strip(), settings.places)
     return {
@@ -171,7 +173,7 @@ def _row(
         name: normalise(own[name]).strip() for name in _CLEANED if isinstance(own.get(name), str)
     }
     fields = {**settings.given, "source": span, **own, **cleaned}
-    text = str(fields.get("text", ""))
+    text = str(fields.get("text") or "")
     if text and "language" not in fields:
         fields["language"] = language_of(text)
     if not fields.get("id"):

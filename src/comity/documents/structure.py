@@ -35,6 +35,7 @@ _EN_CHAPTER = re.compile(
     rf"(?i:(part|title|chapter|subchapter|division|subpart|schedule|annex|appendix))"
     rf"\s+({_EN_NUMBER}|[A-Z])(?![\w])"
 )
+EN_CHAPTER_RANK = 20
 _ZH_CHAPTER_RANK = {"编": 12, "篇": 12, "分编": 13, "章": 14, "节": 15}
 _MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
 _NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3})+)[.、)）]?\s+|(\d{1,3})(?:[.)）]\s+|、\s*)")
@@ -168,7 +169,7 @@ def _en_chapter(line: str) -> Heading | None:
     if not (line[0].isupper() and re.compile(rf"[A-Z{CJK}(\"“]|$").match(line, body)):
         return None
     kind = found[1].lower()
-    rank = 11 if kind in {"schedule", "annex", "appendix"} else 20
+    rank = 11 if kind in {"schedule", "annex", "appendix"} else EN_CHAPTER_RANK
     return Heading(rank, tidy_title(line), kind, body == len(line))
 
 
