@@ -70,20 +70,26 @@ class Aligner:
         self.reranker = reranker
 
     async def answer(
-        self, question: str | Sequence[Message], scope: Scope = Scope()  # noqa: B008 - frozen
+        self,
+        question: str | Sequence[Message],
+        scope: Scope = Scope(),  # noqa: B008 - frozen
     ) -> Answer:
         """The answer to a question or conversation, with its citations and decision record.
 
         Raises `ModelError` when the model fails and `StoreError` when the memory or the record
         does: an answer without a record is never returned.
         """
+        last: str | Answer = ""
         async for piece in self.stream(question, scope):
-            if isinstance(piece, Answer):
-                return piece
-        raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
+            last = piece
+        if not isinstance(last, Answer):
+            raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
+        return last
 
     async def stream(
-        self, question: str | Sequence[Message], scope: Scope = Scope()  # noqa: B008 - frozen
+        self,
+        question: str | Sequence[Message],
+        scope: Scope = Scope(),  # noqa: B008 - frozen
     ) -> AsyncIterator[str | Answer]:
         """The answer's text piece by piece, and as the last item the whole `Answer`.
 
@@ -112,9 +118,7 @@ class Aligner:
     def rule(self, question: str, given: Scope) -> tuple[Scope, Found, Ruling]:
         """Scope, search and ruling for a question: everything before the prompt."""
         scope = locate(self.memory, question, given, default_place=self.options.place)
-        found = search(
-            self.memory, question, scope, k=self.options.hits, reranker=self.reranker
-        )
+        found = search(self.memory, question, scope, k=self.options.hits, reranker=self.reranker)
         return scope, found, rule_on(found.candidates, self.memory.authorities)
 
     def compose(
@@ -129,7 +133,7 @@ class Aligner:
             budget=self.options.budget,
             count_tokens=self.model.count_tokens,
             name_place=self.memory.gazetteer(scope.tenant).name,
-            language=language_of(conversation[-1].content),
+            language=language_of(_asked(conversation)[-1]),
         )
 
     def _request(self, prompt: Prompt) -> Request:
@@ -202,8 +206,11 @@ def as_conversation(question: str | Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _query(conversation: Sequence[Message]) -> str:
-    asked = [turn.content for turn in conversation if turn.role == "user"]
-    return "\n".join(asked[-_USER_TURNS_SEARCHED:])
+    return "\n".join(_asked(conversation)[-_USER_TURNS_SEARCHED:])
+
+
+def _asked(conversation: Sequence[Message]) -> list[str]:
+    return [turn.content for turn in conversation if turn.role == "user"]
 
 
 def _unchecked(rules: Sequence[Rule]) -> Iterator[Finding]:

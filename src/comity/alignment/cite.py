@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from comity.records import Citation, Rule
 
-_MARK = re.compile(r"[\[【［]\s*(\d+(?:\s*[,，、;]\s*\d+)*)\s*[\]】］]")
+_MARK = re.compile(r"[\[【［]\s*(\d{1,4}(?:\s*[,，、;]\s*\d{1,4})*)\s*[\]】］]")
 
 
 def cite(text: str, rules: Sequence[Rule]) -> tuple[Citation, ...]:

@@ -76,9 +76,7 @@ def compose(
     )
 
 
-def pack(
-    ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule], int]
-) -> Packed:
+def pack(ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule], int]) -> Packed:
     """Choose the kept rules that fit into a budget of tokens."""
     relevance = _relevance(ruling, hits)
     by_relevance = sorted(
@@ -133,12 +131,13 @@ def _labeller(
             words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
             words["mandatory"] if rule.mandatory else "",
         ]
-        return words["rule"].format(
+        line: str = words["rule"].format(
             number=number,
             heading=rule.heading,
             qualities=("，" if language == "zh" else ", ").join(filter(None, qualities)),
             text=rule.text,
         )
+        return line
 
     return label
 

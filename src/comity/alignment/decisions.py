@@ -73,10 +73,12 @@ def replay(memory: Memory, decision: Decision, *, as_of: int | None = None) -> R
     """Make a decision's ruling again.
 
     At its own revision (`as_of` None) the ruling follows from the recorded hits and the scope
-    alone; as of another revision the question is searched anew.
+    alone; as of another revision the question is searched anew. Raises `NotFound` for a revision
+    that is not there.
     """
     revision = decision.revision if as_of is None else as_of
     scope = decision.scope.model_copy(update={"as_of": revision})
+    memory.check_scope(scope)
     if as_of is None:
         memory.index.catch_up()
         hits = [
@@ -86,8 +88,10 @@ def replay(memory: Memory, decision: Decision, *, as_of: int | None = None) -> R
     else:
         found = search(memory, decision.question, scope, k=max(1, len(decision.hits)))
         candidates = found.candidates
-    kept = tuple(refs(rule_on(candidates, memory.authorities).kept))
-    return Replay(kept, _keys(kept) == _keys(decision.kept))
+    ruling = rule_on(candidates, memory.authorities)
+    kept, overruled = tuple(refs(ruling.kept)), overruled_refs(ruling)
+    same = _keys(kept) == _keys(decision.kept) and overruled == list(decision.overruled)
+    return Replay(kept, same)
 
 
 def refs(rules: Iterable[Rule]) -> list[RuleRef]:

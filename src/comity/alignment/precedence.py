@@ -9,7 +9,7 @@ way. Where all else is equal the rule that declares the conflict goes first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from comity.memory.places import depth
@@ -18,14 +18,14 @@ from comity.records import AUTHORITIES, Overruled, Rule, Ruling
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
-def precedence(rule: Rule, authorities: Sequence[str] = AUTHORITIES) -> tuple[float, ...]:
+def precedence(rule: Rule, authorities: Sequence[str] = AUTHORITIES) -> tuple[int, ...]:
     """Sort key of a rule: the lower, the earlier it goes.
 
     An authority that the table does not rank goes last.
     """
     rank = authorities.index(rule.authority) if rule.authority in authorities else len(authorities)
-    later = (rule.valid_from or _EARLIEST) - _EARLIEST
-    return (rank, -depth(rule.place), -bool(rule.audience), -later.total_seconds())
+    later = ((rule.valid_from or _EARLIEST) - _EARLIEST) // timedelta(microseconds=1)
+    return (rank, -depth(rule.place), -bool(rule.audience), -later)
 
 
 def rule_on(candidates: Iterable[Rule], authorities: Sequence[str] = AUTHORITIES) -> Ruling:
@@ -59,7 +59,7 @@ def _declarers_first(equals: list[Rule]) -> list[Rule]:
     """Among rules that tie, put those that declare a conflict before those it is with."""
     ordered: list[Rule] = []
     while equals:
-        declared = {target for rule in equals for target in rule.overrides}
+        declared = {name for rule in equals for name in rule.overrides if name != rule.id}
         free = next((rule for rule in equals if rule.id not in declared), equals[0])
         equals.remove(free)
         ordered.append(free)

@@ -57,15 +57,12 @@ class DenseIndex:
 
     def search(self, vector: NDArray[np.float32], rows: NDArray[np.bool_], k: int) -> Ranked:
         """The k positions nearest to a vector of shape (dimension,) among the flagged rows."""
-        import faiss
-
         k = min(k, int(np.count_nonzero(rows)))
-        if k == 0:
+        if k < 1:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        bitmap = np.packbits(rows, bitorder="little")
-        only = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
-        scores, positions = self._index.search(vector[np.newaxis], k, params=only)
-        return Ranked(positions[0], scores[0])
+        scores, positions = self._index.search(vector[np.newaxis], k, params=_only(rows))
+        found = positions[0] >= 0
+        return Ranked(positions[0][found], scores[0][found])
 
     def save(self, file: Path) -> None:
         """Write the index to a file."""
@@ -83,3 +80,11 @@ class DenseIndex:
         if dense._index.d != dimension:
             raise ValueError(f"{file} has {dense._index.d} dimensions, not {dimension}")
         return dense
+
+
+def _only(rows: NDArray[np.bool_]) -> Any:
+    import faiss
+
+    selector: Any = faiss.IDSelectorBitmap  # faiss's own types describe the C++ signatures
+    parameters: Any = faiss.SearchParameters
+    return parameters(sel=selector(np.packbits(rows, bitorder="little")))

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from comity.errors import RuleError
+from comity.errors import DuplicateRule, RuleError
 from comity.memory.index import Progress
 from comity.memory.memory import Memory, succeed
 from comity.memory.places import Gazetteer, OwnPlace
-from comity.memory.store import PlaceNames
+from comity.memory.store import PlaceNames, StoredRule
 from comity.records import Record, Rule
 
 
@@ -50,21 +50,24 @@ def plan_import(
 
     A rule of version 1 states the whole rule; a row of a later version states what changes, and
     inherits the other fields. A rule that is in the memory but no longer in a document that
-    brought it is gone. Raises `RuleError` for a rule that cannot be taken.
+    brought it is gone. Raises `RuleError` for a rule that cannot be taken, `DuplicateRule` for one
+    that stands twice.
     """
+    _refuse_doubles(rules)
     known = memory.store.places(tenant)
     new_places = tuple(place for place in places if place not in known)
     gazetteer = _with(memory.gazetteer(tenant), new_places)
     chains: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
         chains[rule.id].append(rule.model_copy(update={"tenant": tenant}))
-    planned = [_plan_rule(memory, chain, gazetteer) for chain in chains.values()]
+    imports = _imports(memory, tenant)
+    planned = [_plan_rule(memory, chain, gazetteer, imports) for chain in chains.values()]
     return ImportPlan(
         tenant=tenant,
         added=tuple(rule for plan in planned for rule in plan.added),
         changed=tuple(change for plan in planned for change in plan.changed),
         unchanged=sum(plan.unchanged for plan in planned),
-        gone=tuple(_gone(memory, tenant, rules)),
+        gone=tuple(_gone(memory, tenant, rules, imports)),
         places=new_places,
     )
 
@@ -110,14 +113,35 @@ class _RulePlan(NamedTuple):
     unchanged: int
 
 
-def _plan_rule(memory: Memory, chain: Sequence[Rule], gazetteer: Gazetteer) -> _RulePlan:
-    stored = [version.rule for version in memory.store.history(chain[0].tenant, chain[0].id)]
+def _refuse_doubles(rules: Sequence[Rule]) -> None:
+    seen: dict[tuple[str, int], Rule] = {}
+    for rule in rules:
+        if (first := seen.setdefault(rule.key, rule)) is not rule:
+            raise DuplicateRule(
+                f"rule {rule.id!r} stands twice in version {rule.version}: in "
+                f"{_document(first) or 'no document'} and in {_document(rule) or 'no document'}; "
+                "give one of them another id, or the next version"
+            )
+
+
+def _imports(memory: Memory, tenant: str) -> set[int]:
+    """Numbers of the revisions that were not made by hand."""
+    return {made.number for made in memory.store.revisions(tenant) if made.kind == "import"}
+
+
+def _plan_rule(
+    memory: Memory, chain: Sequence[Rule], gazetteer: Gazetteer, imports: set[int]
+) -> _RulePlan:
+    history = memory.store.history(chain[0].tenant, chain[0].id)
+    stored = [version.rule for version in history]
+    imported = [version.rule for version in history if version.revision in imports]
     incoming = [memory.checked(rule, gazetteer) for rule in sorted(chain, key=_version)]
     plan, unchanged = _RulePlan([], [], 0), 0
     last = stored[-1] if stored else None
     for rule in incoming:
-        there = _counterpart(rule, incoming, stored)
-        if there is not None and _says_the_same(rule, there):
+        there = _counterpart(rule, incoming, imported, stored)
+        # behind a change every later version is stated again, or the change would outlive it
+        if there is not None and not plan.changed and _says_the_same(rule, there):
             unchanged += 1
         elif last is None:
             last = _first_version(rule)
@@ -152,13 +176,15 @@ def _given(rule: Rule) -> dict[str, object]:
     return {name: getattr(rule, name) for name in names if name not in ("id", "version", "tenant")}
 
 
-def _counterpart(rule: Rule, incoming: Sequence[Rule], stored: Sequence[Rule]) -> Rule | None:
+def _counterpart(
+    rule: Rule, incoming: Sequence[Rule], imported: Sequence[Rule], stored: Sequence[Rule]
+) -> Rule | None:
     """The stored version that the same document gave when it was last imported.
 
     Versions made by hand do not count, so that a document which has not changed does not undo
     them.
     """
-    before = [old for old in stored if _document(old) == _document(rule)]
+    before = [old for old in imported if _document(old) == _document(rule)]
     siblings = [other for other in incoming if _document(other) == _document(rule)]
     if not before:
         same_number = [old for old in stored if old.version == rule.version]
@@ -174,26 +200,27 @@ def _says_the_same(rule: Rule, stored: Rule) -> bool:
     )
 
 
-def _gone(memory: Memory, tenant: str, rules: Sequence[Rule]) -> list[Rule]:
+def _gone(memory: Memory, tenant: str, rules: Sequence[Rule], imports: set[int]) -> list[Rule]:
     documents = {_document(rule) for rule in rules} - {""}
     ids = {rule.id for rule in rules}
     return [
-        rule
-        for rule in (stored.rule for stored in memory.store.latest(tenant))
-        if rule.id not in ids
-        and rule.status != "repealed"
-        and _came_from(memory, rule, documents)
+        stored.rule
+        for stored in memory.store.latest(tenant)
+        if stored.rule.id not in ids
+        and stored.rule.status != "repealed"
+        and _origin(memory, stored, imports) in documents
     ]
 
 
-def _came_from(memory: Memory, rule: Rule, documents: set[str]) -> bool:
-    if _document(rule) in documents or rule.version == 1:
-        return _document(rule) in documents
-    history = memory.store.history(rule.tenant, rule.id)
-    return any(_document(version.rule) in documents for version in history)
+def _origin(memory: Memory, newest: StoredRule, imports: set[int]) -> str:
+    """The document that brought a rule's last imported version; empty for a rule made by hand."""
+    if newest.revision in imports or newest.rule.version == 1:
+        return _document(newest.rule)
+    history = memory.store.history(newest.rule.tenant, newest.rule.id)
+    brought = [version.rule for version in history if _document(version.rule)]
+    return _document(brought[-1]) if brought else ""
 
 
 def _with(gazetteer: Gazetteer, places: Sequence[PlaceNames]) -> Gazetteer:
     new = [OwnPlace(code=place.code, names=place.names) for place in places]
     return gazetteer.with_own(new) if new else gazetteer
-

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from comity.errors import EmbedderError
+from comity.errors import EmbedderError, NotFound
 from comity.memory.dense import DenseIndex, Ranked
 from comity.memory.embed import Embedder
 from comity.memory.lexical import WordIndex
@@ -87,36 +87,55 @@ class LocalIndex:
         self._vectors = vectors
         self._folder = folder
         self._lock = threading.RLock()
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with the saved snapshot, or with nothing."""
         self._revision = 0
         self._snapshot = ""
         self._table = ScopeTable()
         self._dense: DenseIndex | None = None
         self._words = WordIndex()
-        if folder and (folder / "CURRENT").exists():
-            self._load_current(folder)
+        if self._folder and (self._folder / "CURRENT").exists():
+            self._load_current(self._folder)
 
     def catch_up(self, progress: Progress | None = None) -> int:
         """As in `Index`."""
         with self._lock:
-            revision = self._store.revision()
-            if revision > self._revision:
-                self._append_all(progress)
-                self._revision = max(revision, self._revision)
-                if self._words.recent > max(_SAVE_AFTER, len(self._table) // 20):
-                    self.save()
+            if self._follow(progress) and self._words.recent > self._save_after:
+                self.save()
             return self._revision
 
-    def _append_all(self, progress: Progress | None) -> None:
+    @property
+    def _save_after(self) -> int:
+        return max(_SAVE_AFTER, len(self._table) // 20)
+
+    def _follow(self, progress: Progress | None = None) -> bool:
+        """Take in what is new, and tell whether anything was.
+
+        Interrupted, it leaves the revision where it was, so that the next call goes on.
+        """
+        revision = self._store.revision()
+        if revision <= self._revision:
+            return False
         for batch in _batches(self._store.rows_after(self._table.last_row)):
-            vectors = self._vectors.get(
-                self._embedder, [stored.rule.indexed_text for stored in batch], progress=progress
-            )
-            for stored in batch:
-                position = self._table.append(stored, self._earlier(stored))
-                kind = int(self._table.kinds[position])
-                self._words.append(position, kind, stored.rule.indexed_text)
-                self._revision = max(self._revision, stored.revision)
-            self._dense_index().append(vectors)
+            texts = [stored.rule.indexed_text for stored in batch]
+            vectors = self._vectors.get(self._embedder, texts, progress=progress)
+            try:
+                self._append(batch, vectors)
+            except BaseException:
+                self._start()  # columns, vectors and words may be out of step
+                raise
+            revision = max(revision, batch[-1].revision)
+        self._revision = revision
+        return True
+
+    def _append(self, batch: Sequence[StoredRule], vectors: NDArray[np.float32]) -> None:
+        for stored in batch:
+            position = self._table.append(stored, self._earlier(stored))
+            kind = int(self._table.kinds[position])
+            self._words.append(position, kind, stored.rule.indexed_text)
+        self._dense_index().append(vectors)
 
     def _dense_index(self) -> DenseIndex:
         if self._dense is None:
@@ -127,12 +146,14 @@ class LocalIndex:
         rule = stored.rule
         if rule.version == 1:
             return []
-        return [old.row for old in self._store.history(rule.tenant, rule.id) if old.row < stored.row]
+        return [
+            old.row for old in self._store.history(rule.tenant, rule.id) if old.row < stored.row
+        ]
 
     def admit(self, scope: Scope) -> ScopeMask:
         """As in `Index`."""
         with self._lock:
-            return self._table.mask(scope)
+            return self._table.mask(scope)._replace(revision=self._revision)
 
     def nearest(self, vector: NDArray[np.float32], mask: ScopeMask, k: int) -> Ranked:
         """As in `Index`."""
@@ -173,73 +194,91 @@ class LocalIndex:
             return self._table.audiences(tenant)
 
     def save(self) -> None:
-        """Write a snapshot, unless another process is at it or nothing is new."""
+        """Write a snapshot, unless another process is at it or nothing is new.
+
+        A snapshot that cannot be written is warned of: the index goes on without.
+        """
         if self._folder is None:
             with self._lock:
                 self._words.fold()
             return
         from filelock import FileLock, Timeout
 
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / "lock", timeout=0), self._lock:
                 self._save_snapshot(self._folder)
         except Timeout:
             return
+        except (OSError, RuntimeError, ValueError) as problem:  # faiss and tantivy raise these
+            _LOG.warning("index %s is not saved, and is slow to open: %s", self._folder, problem)
 
     def _save_snapshot(self, folder: Path) -> None:
-        if self._dense is None or (self._snapshot and not self._words.recent):
+        if self._snapshot != _current_name(folder):
+            self._start()  # another process has saved since: go on from there
+            self._follow()
+        if not len(self._table) or (self._snapshot and not self._words.recent):
             return
         name = f"snapshot-{self._revision:09d}-{time.time_ns():x}"
-        target = folder / name
-        self._words = self._words.save(target / "words")
+        try:
+            words = self._write_snapshot(folder / name)
+            manifest = _sha256(folder / name / "manifest.json")
+            _write_synced(folder / "CURRENT.new", f"{name} {manifest}")
+            os.replace(folder / "CURRENT.new", folder / "CURRENT")
+        except BaseException:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            raise
+        _remove_snapshots(folder, keep={name, self._snapshot})
+        self._words, self._snapshot = words, name
+
+    def _write_snapshot(self, target: Path) -> WordIndex:
+        words = self._words.save(target / "words")
         arrays, data = self._table.state()
         np.savez(target / "columns.npz", allow_pickle=False, **arrays)
-        self._dense.save(target / "dense.faiss")
-        last = self._store.fetch([self._table.last_row])[0]
+        self._dense_index().save(target / "dense.faiss")
         manifest = {
             "format": _FORMAT,
             "embedder": self._embedder.id,
             "memory": self._store.identity(),
             "revision": self._revision,
-            "last_rule": last.rule.content_hash,
+            "last_rule": _fingerprint(self._store, self._table.last_row),
             "table": data,
             "files": {str(f.relative_to(target)): _sha256(f) for f in _files(target)},
         }
         _write_synced(target / "manifest.json", json.dumps(manifest, ensure_ascii=False))
-        _write_synced(folder / "CURRENT.new", name)
-        os.replace(folder / "CURRENT.new", folder / "CURRENT")
-        _remove_snapshots(folder, keep={name, self._snapshot})
-        self._snapshot = name
+        return words
 
     def _load_current(self, folder: Path) -> None:
         for _ in range(3):
-            name = (folder / "CURRENT").read_text().strip()
             try:
-                return self._load(folder / name)
+                name, digest = (folder / "CURRENT").read_text("ascii").split()
+                return self._load(folder / name, digest)
             except FileNotFoundError:
                 continue  # replaced by another process between the two reads
-            except (ValueError, KeyError, RuntimeError) as problem:
-                return _LOG.warning("index %s is made anew: %s", folder / name, problem)
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
+                return _LOG.warning("index %s is made anew: %s", folder, problem)
         return _LOG.warning("index %s is made anew: its files are missing", folder)
 
-    def _load(self, snapshot: Path) -> None:
-        manifest = json.loads((snapshot / "manifest.json").read_text())
+    def _load(self, snapshot: Path, digest: str) -> None:
+        if _sha256(snapshot / "manifest.json") != digest:
+            raise ValueError("manifest.json is damaged")
+        manifest = json.loads((snapshot / "manifest.json").read_text("utf-8"))
         if manifest["format"] != _FORMAT or manifest["memory"] != self._store.identity():
             raise ValueError("it belongs to another memory or version of Comity")
         if manifest["embedder"] != self._embedder.id:
             raise EmbedderError(
-                f"the index in {snapshot.parent} was built with the embedder {manifest['embedder']!r}, "
-                f"not {self._embedder.id!r}: use that one, or run: comity index rebuild"
+                f"the index in {snapshot.parent} was built with the embedder "
+                f"{manifest['embedder']!r}, not {self._embedder.id!r}: use that one, or run: "
+                "comity index rebuild"
             )
         _verify(snapshot, manifest["files"])
         with np.load(snapshot / "columns.npz", allow_pickle=False) as arrays:
             table = ScopeTable.from_state(dict(arrays), manifest["table"])
-        _verify_same_book(self._store, table.last_row, manifest["last_rule"])
-        self._dense = DenseIndex.load(snapshot / "dense.faiss", self._embedder.dimension)
-        self._words = WordIndex(snapshot / "words")
-        self._table, self._revision = table, manifest["revision"]
-        self._snapshot = snapshot.name
+        _verify_same_book(self._store, manifest, table.last_row)
+        dense = DenseIndex.load(snapshot / "dense.faiss", self._embedder.dimension)
+        words = WordIndex(snapshot / "words")
+        self._table, self._dense, self._words = table, dense, words
+        self._revision, self._snapshot = manifest["revision"], snapshot.name
 
 
 def remove_index(folder: Path) -> None:
@@ -272,13 +311,23 @@ def _verify(snapshot: Path, files: dict[str, str]) -> None:
             raise ValueError(f"{name} is damaged")
 
 
-def _verify_same_book(store: Store, row: int, content_hash: Any) -> None:
+def _fingerprint(store: Store, row: int) -> str:
+    stored = store.fetch([row])[0]
+    return f"{stored.rule.content_hash} {stored.revision} {stored.recorded_at}"
+
+
+def _verify_same_book(store: Store, manifest: dict[str, Any], last_row: int) -> None:
     try:
-        same = store.fetch([row])[0].rule.content_hash == content_hash
-    except KeyError:
+        same = _fingerprint(store, last_row) == manifest["last_rule"]
+    except NotFound:
         same = False
-    if not same:
+    if not same or manifest["revision"] > store.revision():
         raise ValueError("the book of record has another history (restored from a backup?)")
+
+
+def _current_name(folder: Path) -> str:
+    file = folder / "CURRENT"
+    return file.read_text("utf-8", "replace").partition(" ")[0] if file.exists() else ""
 
 
 def _write_synced(file: Path, text: str) -> None:

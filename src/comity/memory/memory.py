@@ -57,6 +57,7 @@ class Memory:
         self.authorities = tuple(authorities)
         self.clock = clock
         self._lock = threading.Lock()
+        self._tenants = {DEFAULT_TENANT}  # known to be there; a tenant never goes away
         self._gazetteers: dict[str, tuple[int, Gazetteer]] = {}
         self._names: dict[str, tuple[frozenset[str], NameFinder]] = {}
 
@@ -116,9 +117,11 @@ class Memory:
         known = [stored for stored in versions if as_of is None or stored.revision <= as_of]
         wanted = [s.rule for s in known if version is None or s.rule.version == version]
         if not wanted:
+            which = "no version" if version is None else f"no version {version}"
+            when = "" if as_of is None else f" as of revision {as_of}"
             raise NotFound(
-                f"rule {rule_id!r} has no version {version or ''} as of revision {as_of}: "
-                f"it has {len(versions)}, the first of revision {versions[0].revision}"
+                f"rule {rule_id!r} has {which}{when}: it has {len(versions)} in all, the first of "
+                f"revision {versions[0].revision}"
             )
         return wanted[-1]
 
@@ -168,11 +171,14 @@ class Memory:
     def check_scope(self, scope: Scope) -> None:
         """Raise `NotFound` for a tenant without any rules or a revision that is not there."""
         self._checked(scope.as_of)
-        if scope.tenant != DEFAULT_TENANT and not self.store.revisions(scope.tenant):
+        if scope.tenant in self._tenants:
+            return
+        if not self.store.revisions(scope.tenant):
             raise NotFound(
                 f"no tenant {scope.tenant!r} in this memory: a tenant begins with its first rule "
                 "(comity add --tenant)"
             )
+        self._tenants.add(scope.tenant)
 
     # Places and names
 
@@ -190,6 +196,7 @@ class Memory:
 
     def name_finder(self, tenant: str = DEFAULT_TENANT) -> NameFinder:
         """Finds the audiences that the tenant's rules name."""
+        self.index.catch_up()
         labels = self.index.audiences(tenant)
         with self._lock:
             known = self._names.get(tenant)
@@ -217,8 +224,11 @@ class Memory:
         """
         if rule.authority not in self.authorities:
             near = get_close_matches(rule.authority, self.authorities, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.authorities)}"
-            raise UnknownAuthority(f"rule {rule.id!r}: unknown authority {rule.authority!r}: {hint}")
+            known = f"known are {', '.join(self.authorities)}"
+            hint = f"did you mean {near[0]!r}?" if near else known
+            raise UnknownAuthority(
+                f"rule {rule.id!r}: unknown authority {rule.authority!r}: {hint}"
+            )
         place = (gazetteer or self.gazetteer(rule.tenant)).canonical(rule.place)
         return rule if place == rule.place else rule.model_copy(update={"place": place})
 
@@ -281,11 +291,18 @@ class Memory:
     ) -> Rule:
         """Give a rule a new version that differs in some fields, and return it.
 
-        Without a `valid_from` among the changes the new version is in force from now on; until
-        then the old one stays.
+        Without a `valid_from` among the changes the new version is in force from now on, and the
+        old one until then; a draft, or a version that is in force only later, keeps its own.
         """
         old = self.history(rule_id, tenant=tenant)[-1].rule
-        given = {"valid_from": self.clock(), "source": None} | dict(changes)
+        if old.status == "repealed" and "status" not in changes:
+            raise RuleError(
+                f"rule {rule_id!r} is repealed: amend its status to active to put it in force again"
+            )
+        since: datetime | None = self.clock()
+        if old.status == "draft" or (old.valid_from and old.valid_from > self.clock()):
+            since = old.valid_from
+        given = {"valid_from": since, "source": None} | dict(changes)
         return self._succeed("amend", old, given, author=author, note=note)
 
     def repeal(
@@ -356,7 +373,7 @@ def path_of(url: str) -> Path | None:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return Path(url)
-    if scheme != "sqlite":
+    if scheme != "sqlite" or (rest and not rest.startswith("/") and rest != ":memory:"):
         raise SettingsError(
             f"memory {url!r}: only sqlite:///FILE is supported; for a file in this folder write "
             "sqlite:///rules.db"

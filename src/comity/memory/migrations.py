@@ -21,6 +21,7 @@ CREATE TABLE revision (
     author   TEXT NOT NULL,
     note     TEXT NOT NULL
 ) STRICT;
+CREATE INDEX revision_by_tenant ON revision (tenant);
 
 CREATE TABLE rule (
     row        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -60,6 +61,7 @@ CREATE TABLE decision (
     hash     TEXT NOT NULL,
     UNIQUE (tenant, id)
 ) STRICT;
+CREATE INDEX decision_by_tenant ON decision (tenant);
 """
 
 _APPEND_ONLY = "".join(
@@ -71,5 +73,21 @@ BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
     for verb in ("UPDATE", "DELETE")
 )
 
-MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY,)
+_KEYS = {
+    "revision": "number = NEW.number",
+    "rule": "row = NEW.row OR (tenant, id, version) = (NEW.tenant, NEW.id, NEW.version)",
+    "decision": "number = NEW.number OR (tenant, id) = (NEW.tenant, NEW.id)",
+}
+
+# REPLACE deletes the old row without asking the triggers for DELETE
+_NEVER_REPLACED = "".join(
+    f"""
+CREATE TRIGGER {table}_is_never_replaced BEFORE INSERT ON {table}
+WHEN EXISTS (SELECT 1 FROM {table} WHERE {key})
+BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
+"""
+    for table, key in _KEYS.items()
+)
+
+MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY + _NEVER_REPLACED,)
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

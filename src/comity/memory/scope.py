@@ -53,9 +53,11 @@ class ScopeMask(NamedTuple):
     """The rows that can apply in one scope."""
 
     rows: NDArray[np.bool_]
-    """One flag per position of the table."""
+    """One flag per position that the table had; later ones are not in the mask."""
     kinds: tuple[int, ...]
     """The kinds that the scope admits: a coarse filter for engines that know no row masks."""
+    revision: int = 0
+    """Revision of the memory that the mask was made of."""
 
 
 class ScopeTable:
@@ -185,11 +187,12 @@ class ScopeTable:
 
     def mandatory(self, mask: ScopeMask) -> NDArray[np.int64]:
         """Positions in the mask whose rule is mandatory."""
-        return np.flatnonzero(mask.rows & self._columns["mandatory"][: self._size])
+        return np.flatnonzero(mask.rows & self._columns["mandatory"][: len(mask.rows)])
 
     def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
         """Positions in the mask whose rule declares a conflict with the rule of this id."""
-        return [p for p in self._overriders.get((tenant, rule_id), ()) if mask.rows[p]]
+        positions = self._overriders.get((tenant, rule_id), ())
+        return [p for p in positions if p < len(mask.rows) and mask.rows[p]]
 
     def audiences(self, tenant: str) -> frozenset[str]:
         """All labels that the tenant's rules name."""

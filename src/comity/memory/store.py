@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -110,7 +111,7 @@ class Store(Protocol):
         """All rule versions of all tenants after a row, in order of row."""
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
-        """The rule versions of these rows, in the order asked for."""
+        """The rule versions of these rows, in the order asked for. Raises `NotFound`."""
 
     def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
         """All versions of a rule, oldest first; empty for an unknown rule."""
@@ -170,8 +171,6 @@ class SqliteStore:
             connection = apsw.Connection(str(self.path) if self.path else ":memory:")
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
-            if self.path:
-                connection.execute("PRAGMA journal_mode = WAL")
         self._connections.append(connection)
         return connection
 
@@ -186,21 +185,26 @@ class SqliteStore:
 
     def _migrate(self) -> None:
         connection = self._connection
-        version = int(_value(connection, "PRAGMA user_version"))
+        # tables first: another process may be making this memory between two of these reads
+        tables = int(_value(connection, "SELECT count(*) FROM sqlite_schema"))
         application = int(_value(connection, "PRAGMA application_id"))
+        version = int(_value(connection, "PRAGMA user_version"))
+        if application not in (0, APPLICATION_ID) or (application == 0 and tables):
+            raise MemoryDamaged(
+                f"{self.path} is another program's database: choose another --memory"
+            )
         if version > len(MIGRATIONS):
             raise MemoryTooNew(
-                f"{self.path} was written by a newer Comity (format {version}, this one reads up to "
-                f"{len(MIGRATIONS)}): upgrade with pip install -U comity"
+                f"{self.path} was written by a newer Comity (format {version}, this one reads up "
+                f"to {len(MIGRATIONS)}): upgrade with pip install -U comity"
             )
-        if version == len(MIGRATIONS) and application == APPLICATION_ID:
-            return
-        with self._writing():
-            tables = _value(connection, "SELECT count(*) FROM sqlite_schema")
-            if application not in (0, APPLICATION_ID) or (application == 0 and tables):
-                raise MemoryDamaged(
-                    f"{self.path} is another program's database: choose another --memory"
-                )
+        if self.path:
+            _use_wal(connection)
+        if version < len(MIGRATIONS) or application == 0:
+            self._apply_migrations()
+
+    def _apply_migrations(self) -> None:
+        with self._writing() as connection:
             for migration in MIGRATIONS[int(_value(connection, "PRAGMA user_version")) :]:
                 connection.execute(migration)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -267,9 +271,7 @@ class SqliteStore:
         """As in `Store`."""
         while True:
             batch = list(
-                self._stored(
-                    "WHERE rule.row > ? ORDER BY rule.row LIMIT ?", (row, _ROWS_AT_ONCE)
-                )
+                self._stored("WHERE rule.row > ? ORDER BY rule.row LIMIT ?", (row, _ROWS_AT_ONCE))
             )
             yield from batch
             if len(batch) < _ROWS_AT_ONCE:
@@ -284,6 +286,9 @@ class SqliteStore:
                 "WHERE rule.row IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),)
             )
         }
+        missing = next((row for row in rows if row not in found), None)
+        if missing is not None:
+            raise NotFound(f"{self.path}: the book of record has no row {missing}")
         return [found[row] for row in rows]
 
     def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
@@ -310,7 +315,7 @@ class SqliteStore:
             f"JOIN revision ON revision.number = rule.revision {clause}"
         )
         with self._reading() as connection:
-            found = connection.execute(query, values).fetchall()
+            found = _rows(connection, query, values)
         for row, revision, record, made_at in found:
             yield StoredRule(
                 row=row,
@@ -322,11 +327,12 @@ class SqliteStore:
     def revisions(self, tenant: str, after: int = 0) -> list[Revision]:
         """As in `Store`."""
         with self._reading() as connection:
-            found = connection.execute(
+            found = _rows(
+                connection,
                 "SELECT number, tenant, made_at, kind, author, note FROM revision "
                 "WHERE tenant = ? AND number > ? ORDER BY number",
                 (tenant, after),
-            ).fetchall()
+            )
         return [
             Revision(
                 number=number, tenant=whose, made_at=from_micros(at), kind=kind, author=by, note=why
@@ -337,11 +343,12 @@ class SqliteStore:
     def places(self, tenant: str | None = None) -> list[PlaceNames]:
         """As in `Store`."""
         with self._reading() as connection:
-            found = connection.execute(
+            found = _rows(
+                connection,
                 "SELECT code, names FROM place WHERE ?1 IS NULL OR tenant = ?1 "
                 "ORDER BY revision, length(code), code",
                 (tenant,),
-            ).fetchall()
+            )
         return [PlaceNames(code=code, names=tuple(json.loads(names))) for code, names in found]
 
     def append_decision(self, tenant: str, seal: Callable[[str], Decision]) -> Decision:
@@ -370,11 +377,12 @@ class SqliteStore:
         number = 0
         while True:
             with self._reading() as connection:
-                found = connection.execute(
+                found = _rows(
+                    connection,
                     "SELECT number, record FROM decision WHERE tenant = ? AND number > ? "
                     "ORDER BY number LIMIT 500",
                     (tenant, number),
-                ).fetchall()
+                )
             if not found:
                 return
             for number, record in found:
@@ -396,6 +404,26 @@ class SqliteStore:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
+
+
+def _use_wal(connection: apsw.Connection) -> None:
+    """Switch to write-ahead logging, which SQLite itself does not wait for."""
+    import apsw
+
+    give_up = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while _value(connection, "PRAGMA journal_mode") != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
+
+
+def _rows(
+    connection: apsw.Connection, query: str, values: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(query, values).fetchall()
 
 
 def _value(connection: apsw.Connection, query: str) -> Any:
@@ -492,3 +520,5 @@ def _translated(path: Path | None) -> Iterator[None]:
         ) from error
     except apsw.ReadOnlyError as error:
         raise StoreError(f"{path} is read-only: nothing was changed") from error
+    except apsw.Error as error:
+        raise StoreError(f"{path} cannot be used: {error}") from error

@@ -21,7 +21,7 @@ from comity.retrieval.fuse import fuse
 
 _DEPTH = 100
 _DENSE_WEIGHT = 1.0
-_WORDS_WEIGHT = 1.0
+_WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
 
 
 class Found(Record):
@@ -51,27 +51,34 @@ def search(
 ) -> Found:
     """Find the rules that apply to a question, the k most similar ones as hits.
 
-    The scope is taken as it is (see `locate`). The search sees every change that was committed
-    before it began, and nothing of a later one.
+    The scope is taken as it is (see `locate`), with the memory's clock where it has no `at`. The
+    search sees every change that was committed before it began, and nothing of a later one.
+    Raises `ValueError` for a k below 1.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}: ask for at least one rule")
     index = memory.index
-    revision = index.catch_up()
-    mask = index.admit(scope)
-    ranked = rank(memory, question, mask)
-    stored = memory.store.fetch([row for row, _ in ranked[: k if reranker is None else _DEPTH]])
+    index.catch_up()
+    mask = index.admit(scope.model_copy(update={"at": scope.at or memory.clock()}))
+    depth = max(_DEPTH, k)
+    ranked = rank(memory, question, mask, depth)
+    stored = memory.store.fetch([row for row, _ in ranked[: k if reranker is None else depth]])
     scores = dict(ranked)
     hits: Sequence[Hit] = [Hit(rule=found.rule, score=scores[found.row]) for found in stored]
     if reranker is not None:
         hits = reranker.rerank(question, hits)[:k]
     candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
+    revision = mask.revision if scope.as_of is None else min(scope.as_of, mask.revision)
     return Found(revision=revision, hits=tuple(hits), candidates=candidates)
 
 
-def rank(memory: Memory, question: str, mask: ScopeMask) -> list[tuple[int, float]]:
-    """Rows of the mask with their fused scores, best first."""
+def rank(
+    memory: Memory, question: str, mask: ScopeMask, depth: int = _DEPTH
+) -> list[tuple[int, float]]:
+    """Rows of the mask with their fused scores, best first, from the first `depth` of each kind."""
     vector = memory.embedder.embed_query(question)
-    nearest = memory.index.nearest(vector, mask, _DEPTH)
-    matching = memory.index.matching(question, mask, _DEPTH)
+    nearest = memory.index.nearest(vector, mask, depth)
+    matching = memory.index.matching(question, mask, depth)
     return fuse(
         [
             (_DENSE_WEIGHT, nearest.positions.tolist()),
@@ -101,5 +108,7 @@ def _opposed(
     index: Index = memory.index
     rows = {row for rule in rules for row in index.overriders(tenant, rule.id, mask)}
     declared = {target for rule in rules for target in rule.overrides}
-    versions = [stored.row for target in declared for stored in memory.store.history(tenant, target)]
+    versions = [
+        stored.row for target in declared for stored in memory.store.history(tenant, target)
+    ]
     return memory.store.fetch(sorted(rows | set(index.versions_in(versions, mask))))

@@ -1,0 +1,56 @@
+"""Shared fixtures: a clock that only moves when told, and memories with a fake embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from comity.memory.embed import HashEmbedder
+from comity.memory.memory import Memory
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: datetime = datetime(2030, 6, 1, 12, tzinfo=UTC)) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> datetime:
+        """Move on by days, hours, seconds, …"""
+        self.now += timedelta(**by)
+        return self.now
+
+
+OpenMemory = Callable[[], Memory]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def memory(clock: Clock) -> Iterator[Memory]:
+    with Memory.open("sqlite://", embedder=HashEmbedder(64), clock=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_memory(tmp_path: Path, clock: Clock) -> Iterator[OpenMemory]:
+    """Opens the same memory on disk, as often as wanted."""
+    opened: list[Memory] = []
+
+    def open_it() -> Memory:
+        url = f"sqlite:///{tmp_path}/rules.db"
+        opened.append(Memory.open(url, embedder=HashEmbedder(64), clock=clock))
+        return opened[-1]
+
+    yield open_it
+    for memory in opened:
+        memory.close()

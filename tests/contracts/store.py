@@ -1,0 +1,195 @@
+"""What every book of record does. A test module imports these and has a fixture `store`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from comity.errors import DuplicateRule, NotFound
+from comity.memory.store import Change, PlaceNames, Store
+from comity.records import Check, Decision, Rule, Scope, Source
+
+NOON = datetime(2030, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+
+
+def change(*rules: Rule, tenant: str = "default", **fields: object) -> Change:
+    return Change.model_validate(
+        {"tenant": tenant, "kind": "add", "rules": rules, "made_at": NOON} | fields
+    )
+
+
+def decision(name: str, previous: str = "", tenant: str = "default") -> Decision:
+    return Decision(
+        id=name,
+        tenant=tenant,
+        made_at=NOON,
+        revision=0,
+        scope=Scope(),
+        question="?",
+        previous_hash=previous,
+        hash=f"hash of {name}",
+    )
+
+
+def test_a_new_book_is_empty_and_has_a_name_of_its_own(store: Store) -> None:
+    assert len(store.identity()) == 32
+    assert store.revision() == 0
+    assert list(store.rows_after(0)) == []
+    assert list(store.latest("default")) == []
+    assert store.history("default", "a") == []
+    assert store.revisions("default") == []
+    assert list(store.decisions("default")) == []
+
+
+def test_a_commit_is_one_revision_and_everything_comes_back_as_it_was(store: Store) -> None:
+    rule = Rule(
+        id="a'; DROP TABLE rule; --",
+        text="  狗 must be on a leash\n\n“{place}” \x00 𝒳 ",
+        title="A > B",
+        article="第三条之一",
+        place="CN-HN/长沙市",
+        audience=("nurse", "a, b"),
+        domain="law",
+        authority="statute",
+        valid_from=datetime(2020, 2, 29, 1, 2, 3, 4, UTC),
+        valid_to=datetime(2020, 3, 1, tzinfo=UTC),
+        mandatory=True,
+        enforcement="block",
+        check=Check(must_match="a|b"),
+        overrides=("b", "c"),
+        source=Source(document="d.pdf", sha256="0" * 64, start=1, end=2),
+        language="zh",
+        status="draft",
+    )
+    assert store.commit(change(rule, author="ann", note="why")) == 1
+    assert store.revision() == 1
+    [stored] = store.rows_after(0)
+    assert stored.rule == rule
+    assert (stored.revision, stored.recorded_at) == (1, NOON)
+    assert store.history("default", rule.id) == [stored]
+    assert store.fetch([stored.row]) == [stored]
+    [revision] = store.revisions("default")
+    assert (revision.number, revision.kind, revision.author) == (1, "add", "ann")
+    assert (revision.note, revision.made_at) == ("why", NOON)
+
+
+def test_rows_come_in_the_order_asked_for(store: Store) -> None:
+    store.commit(change(*(Rule(id=f"r{n}", text="x") for n in range(5))))
+    rows = [stored.row for stored in store.rows_after(0)]
+    assert rows == sorted(rows)
+    wanted = [rows[3], rows[0], rows[3]]
+    assert [stored.row for stored in store.fetch(wanted)] == wanted
+    assert store.fetch([]) == []
+    assert [stored.row for stored in store.rows_after(rows[2])] == rows[3:]
+
+
+def test_a_row_that_is_not_there_is_an_error(store: Store) -> None:
+    with pytest.raises(NotFound, match="99"):
+        store.fetch([99])
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_version_that_repeats_or_skips_is_refused_and_nothing_changes(
+    store: Store, version: int
+) -> None:
+    store.commit(change(Rule(id="a", text="x")))
+    places = (PlaceNames(code="XA", names=("Xanadu",)),)
+    fresh, wrong = Rule(id="b", text="y"), Rule(id="a", text="z", version=version)
+    with pytest.raises(DuplicateRule, match="'a'"):
+        store.commit(change(fresh, wrong, places=places))
+    assert store.revision() == 1
+    assert [stored.rule.id for stored in store.rows_after(0)] == ["a"]
+    assert store.places() == []
+    assert len(store.revisions("default")) == 1
+    assert store.commit(change(fresh)) == 2
+
+
+def test_the_same_new_rule_twice_in_one_change_is_refused(store: Store) -> None:
+    with pytest.raises(DuplicateRule):
+        store.commit(change(Rule(id="a", text="x"), Rule(id="a", text="x")))
+    assert store.revision() == 0
+
+
+def test_several_versions_of_a_rule_may_come_in_one_change(store: Store) -> None:
+    store.commit(change(*(Rule(id="a", text=f"v{n}", version=n) for n in (1, 2, 3))))
+    assert [s.rule.version for s in store.history("default", "a")] == [1, 2, 3]
+
+
+def test_latest_gives_what_a_revision_held(store: Store) -> None:
+    store.commit(change(Rule(id="b", text="b1"), Rule(id="a", text="a1")))
+    store.commit(change(Rule(id="a", text="a2", version=2, status="draft")))
+    store.commit(change(Rule(id="a", text="a3", version=3, status="repealed")))
+
+    def texts(as_of: int | None) -> list[str]:
+        return [stored.rule.text for stored in store.latest("default", as_of)]
+
+    assert texts(0) == []
+    assert texts(1) == ["a1", "b1"]
+    assert texts(2) == ["a2", "b1"]
+    assert texts(None) == ["a3", "b1"]
+
+
+def test_tenants_do_not_see_one_another(store: Store) -> None:
+    store.commit(change(Rule(id="a", text="mine")))
+    store.commit(change(Rule(id="a", text="theirs", tenant="other"), tenant="other"))
+    place = PlaceNames(code="XA", names=("Xanadu",))
+    store.commit(change(tenant="other", places=(place,), kind="places"))
+    store.append_decision("other", lambda last: decision("d", last, "other"))
+    assert [s.rule.text for s in store.history("default", "a")] == ["mine"]
+    assert [s.rule.text for s in store.latest("other")] == ["theirs"]
+    assert [r.number for r in store.revisions("default")] == [1]
+    assert [r.number for r in store.revisions("other", after=2)] == [3]
+    assert store.places("default") == []
+    assert store.places("other") == store.places() == [place]
+    assert list(store.decisions("default")) == []
+    with pytest.raises(NotFound):
+        store.decision("default", "d")
+    assert [s.rule.tenant for s in store.rows_after(0)] == ["default", "other"]
+
+
+def test_a_place_can_be_renamed(store: Store) -> None:
+    store.commit(change(places=(PlaceNames(code="XA", names=("Xanadu",)),)))
+    store.commit(change(places=(PlaceNames(code="XA", names=("Xanadu", "仙那都")),)))
+    assert store.places("default") == [PlaceNames(code="XA", names=("Xanadu", "仙那都"))]
+
+
+def test_decisions_are_sealed_with_the_hash_of_the_one_before(store: Store) -> None:
+    seen: list[str] = []
+    for name in ("one", "two", "three"):
+
+        def seal(last: str, name: str = name) -> Decision:
+            seen.append(last)
+            return decision(name, last)
+
+        store.append_decision("default", seal)
+    store.append_decision("other", lambda last: decision("one", last, "other"))
+    assert seen == ["", "hash of one", "hash of two"]
+    assert [made.id for made in store.decisions("default")] == ["one", "two", "three"]
+    assert [made.previous_hash for made in store.decisions("other")] == [""]
+    assert store.decision("default", "two") == decision("two", "hash of one")
+
+
+def test_a_seal_that_fails_records_nothing(store: Store) -> None:
+    def fail(last: str) -> Decision:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.append_decision("default", fail)
+    assert list(store.decisions("default")) == []
+    store.append_decision("default", lambda last: decision("d", last))
+    assert [made.id for made in store.decisions("default")] == ["d"]
+
+
+def test_an_unknown_decision_is_named(store: Store) -> None:
+    with pytest.raises(NotFound, match="d-1"):
+        store.decision("default", "d-1")
+
+
+def test_a_reader_that_stops_half_way_holds_nobody_up(store: Store) -> None:
+    store.commit(change(*(Rule(id=f"r{n}", text="x") for n in range(50))))
+    reader, latest = store.rows_after(0), store.latest("default")
+    next(reader), next(latest)
+    later = change(Rule(id="z", text="x"), made_at=NOON + timedelta(seconds=1))
+    assert store.commit(later) == 2
+    assert store.revision() == 2
