@@ -1,1 +1,1 @@
-
+"""Chat models: the protocol, and the backends that speak it."""
