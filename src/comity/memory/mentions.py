@@ -106,11 +106,14 @@ def _shared_with_country(span: Span) -> bool:
 def _fitting(span: Span, around: set[str], strength: int) -> str | None:
     """The one place of this name that lies in, or around, a place of `around`."""
     strong = [entry for entry in span.entries if entry[1] >= strength]
-    return only(entry for entry in strong if any(_nested(entry[2], near) for near in around))
+    return only(entry for entry in strong if any(_fits(entry, near) for near in around))
 
 
-def _nested(code: str, other: str) -> bool:
-    return code != other and (contains(code, other) or contains(other, code))
+def _fits(entry: Entry, near: str) -> bool:
+    rank, strength, code = entry
+    if rank == 3 and strength == ADJACENT and depth(near) == 1:
+        return False  # a country says too little: 中华人民共和国|资源税法 is not about 资源县
+    return code != near and (contains(code, near) or contains(near, code))
 
 
 def collapse(text: str, found: list[tuple[Span, str]]) -> Iterator[Mention]:

@@ -281,6 +281,7 @@ def _add_division(names: Names, code: str, name: str, *, prefecture: bool) -> No
     names.add(short, rank, ALONE if prefecture or short in WELL_KNOWN else ADJACENT, code)
     if name.endswith("自治州"):
         names.add(f"{short}州", rank, ALONE, code)
+        names.add(name.removesuffix("自治州"), rank, ALONE, code)
 
 
 def _add_cities(names: Names) -> None:
