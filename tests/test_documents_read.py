@@ -85,6 +85,15 @@ def test_a_missing_file_and_an_unknown_format_are_refused(tmp_path: Path) -> Non
     assert "readable are .pdf, .docx" in refusal(tmp_path, "rules.png", b"x")
 
 
+def test_a_documents_name_does_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rules" / "old").mkdir(parents=True)
+    path = write(tmp_path / "rules" / "port.txt", "Vessels moor at the quay.")
+    monkeypatch.chdir(tmp_path / "rules" / "old")
+    assert read(Path("../port.txt")).name == read(path).name == "rules/port.txt"
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     folder = tmp_path / "rules.md"
     folder.mkdir()

@@ -7,6 +7,7 @@ markdownify: the two libraries that markitdown itself uses for them, without its
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -60,7 +61,7 @@ class Document(Record):
     @property
     def name(self) -> str:
         """The file's name after its folder's: tells files of one name apart on any machine."""
-        return "/".join(self.path.resolve().parts[-2:])
+        return "/".join(os.path.abspath(self.path).split(os.sep)[-2:])
 
     @property
     def stem(self) -> str:
