@@ -1,0 +1,39 @@
+# Two commands set everything up: `make demo` and `make test`. The rest is for developers.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench lock clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Comity needs Python 3.11 or newer; give one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked packages into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## install, fetch the local model, and show the main job with it
+	@$(BIN)/comity models pull
+	@$(BIN)/python examples/demo.py $(if $(COMPARE),--compare,)
+
+test: $(STAMP) ## install, and run the whole test suite with the checks of style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -n 2
+
+bench: $(STAMP) ## measure retrieval, speed and embedding; prints a table, writes benchmarks/results
+	@$(BIN)/comity models pull
+	@$(BIN)/python -m benchmarks.retrieval $(if $(DATA),--data $(DATA),)
+
+lock: ## renew requirements.lock (needs uv)
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra dev \
+		--no-header --quiet -o requirements.lock pyproject.toml
+
+clean: ## remove what the commands above installed and made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
