@@ -8,14 +8,15 @@ change is found at once and several processes can share the files.
 from __future__ import annotations
 
 import math
+import re
 import shutil
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from comity.memory.dense import Ranked
 from comity.memory.scope import ScopeMask
@@ -23,15 +24,24 @@ from comity.memory.scope import ScopeMask
 _K1 = 1.2  # tantivy's constants of BM25
 _B = 0.75
 _WRITER_BYTES = 128_000_000
+_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in Chinese or English, in lower case, without punctuation."""
-    import rjieba
+    """The terms of a text: words in lower case, and pairs of neighbours in Chinese.
 
-    return [
-        word for piece in rjieba.cut(text) if any(c.isalnum() for c in (word := piece.lower().strip()))
-    ]
+    Pairs of characters found more of the right articles than words from a dictionary did, and
+    need none (see docs/design/retrieval.md). A lone Chinese character is a term too.
+    """
+    terms: list[str] = []
+    for match in _RUN.finditer(unicodedata.normalize("NFKC", text).lower()):
+        run = match[0]
+        if match.lastgroup and len(run) > 1:
+            terms.extend(run[i : i + 2] for i in range(len(run) - 1))
+        else:
+            terms.append(run)
+    return terms
 
 
 class WordIndex:
@@ -59,14 +69,14 @@ class WordIndex:
     def search(self, text: str, mask: ScopeMask, k: int) -> Ranked:
         """The k positions in the mask that match the words of a text best."""
         wanted = dict.fromkeys(words(text))
+        if not wanted or k < 1:
+            return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
         positions, scores = self._search_base(wanted, mask, k)
         for position, score in self._search_recent(wanted, mask).items():
             positions.append(position)
             scores.append(score)
         order = np.argsort(-np.array(scores, np.float32), kind="stable")[:k]
-        return Ranked(
-            np.array(positions, np.int64)[order], np.array(scores, np.float32)[order]
-        )
+        return Ranked(np.array(positions, np.int64)[order], np.array(scores, np.float32)[order])
 
     def _search_base(
         self, wanted: Iterable[str], mask: ScopeMask, k: int
@@ -79,7 +89,7 @@ class WordIndex:
         while True:
             hits = self._searcher.search(query, asked, count=False).hits
             found = self._searcher.fast_field_values("position", [address for _, address in hits])
-            kept = [i for i, position in enumerate(found) if mask.rows[position]]
+            kept = [i for i, p in enumerate(found) if p < len(mask.rows) and mask.rows[p]]
             if len(kept) >= k or len(hits) < asked:
                 return [found[i] for i in kept[:k]], [hits[i][0] for i in kept[:k]]
             asked *= 4
@@ -152,7 +162,11 @@ def _write(index: Any, texts: Sequence[tuple[int, int, list[str]]]) -> None:
 
     writer = index.writer(_WRITER_BYTES, num_threads=1)
     for position, kind, text in texts:
-        writer.add_document(tantivy.Document(position=position, kind=kind, text=" ".join(text)))
+        document: Any = tantivy.Document()
+        document.add_unsigned("position", position)  # a keyword argument would be signed
+        document.add_unsigned("kind", kind)
+        document.add_text("text", " ".join(text))
+        writer.add_document(document)
     writer.commit()
     writer.wait_merging_threads()
     index.reload()

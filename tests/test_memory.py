@@ -1,0 +1,298 @@
+"""Changing rules and looking back at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from comity.errors import (
+    DuplicateRule,
+    NotFound,
+    RuleError,
+    SettingsError,
+    UnknownAuthority,
+    UnknownPlace,
+)
+from comity.memory.memory import FieldChange, Memory, path_of
+from comity.memory.store import PlaceNames
+from comity.records import Rule, Scope
+from comity.retrieval.search import search
+from conftest import Clock
+
+LEASH = Rule(id="leash", text="Dogs on a leash of two metres", place="CN-SH", authority="local")
+
+
+def texts(memory: Memory, scope: Scope) -> list[str]:
+    return [hit.rule.text for hit in search(memory, "dogs", scope).hits]
+
+
+def at(moment: datetime, **fields: object) -> Scope:
+    return Scope.model_validate({"place": ("CN-SH",), "at": moment} | fields)
+
+
+def test_an_amended_rule_keeps_its_old_text_for_earlier_facts(memory: Memory, clock: Clock) -> None:
+    memory.add(LEASH)
+    noon = clock.now
+    clock.advance(days=1)
+    new = memory.amend("leash", {"text": "Dogs on a leash of one metre"}, author="ann", note="why")
+    assert (new.version, new.valid_from) == (2, clock.now)
+    assert texts(memory, at(noon)) == ["Dogs on a leash of two metres"]
+    before = clock.now - timedelta(microseconds=1)
+    assert texts(memory, at(before)) == ["Dogs on a leash of two metres"]
+    assert texts(memory, at(clock.now)) == ["Dogs on a leash of one metre"]
+    assert [stored.rule.version for stored in memory.history("leash")] == [1, 2]
+
+
+def test_today_can_be_asked_as_the_memory_knew_it_then(memory: Memory, clock: Clock) -> None:
+    first = memory.add(LEASH)
+    clock.advance(days=1)
+    memory.amend("leash", {"text": "Dogs on a leash of one metre", "valid_from": "2030-01-01"})
+    today = clock.advance(days=1)
+    assert texts(memory, at(today)) == ["Dogs on a leash of one metre"]
+    assert texts(memory, at(today, as_of=first)) == ["Dogs on a leash of two metres"]
+    assert memory.get("leash", as_of=first).version == 1
+    assert [stored.rule.version for stored in memory.rules(as_of=first)] == [1]
+    assert [stored.rule.version for stored in memory.rules()] == [2]
+
+
+def test_a_repealed_rule_ends_then_and_stays_for_earlier_facts(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(LEASH)
+    noon = clock.now
+    end = clock.advance(days=2)
+    memory.repeal("leash", at=end)
+    assert texts(memory, at(noon))
+    assert texts(memory, at(end - timedelta(microseconds=1)))
+    assert texts(memory, at(end)) == []
+    with pytest.raises(RuleError, match="repealed already"):
+        memory.repeal("leash")
+    with pytest.raises(RuleError, match="amend its status to active"):
+        memory.amend("leash", {"text": "z"})
+    clock.advance(days=1)
+    memory.amend("leash", {"status": "active"})
+    assert texts(memory, at(clock.now))
+    assert texts(memory, at(end)) == []
+
+
+def test_a_draft_waits_for_approval(memory: Memory, clock: Clock) -> None:
+    memory.add(LEASH.model_copy(update={"status": "draft"}))
+    assert texts(memory, at(clock.now)) == []
+    approved = memory.approve("leash")
+    assert (approved.status, approved.version) == ("active", 2)
+    assert texts(memory, at(clock.now)) == [LEASH.text]
+    with pytest.raises(RuleError, match="nothing to approve"):
+        memory.approve("leash")
+
+
+def test_an_amended_draft_keeps_the_validity_that_it_states(memory: Memory, clock: Clock) -> None:
+    later = clock.now + timedelta(days=400)
+    memory.add(LEASH.model_copy(update={"status": "draft", "valid_from": later}))
+    memory.amend("leash", {"text": "Dogs on a short leash"})
+    assert memory.approve("leash").valid_from == later
+
+
+def test_an_amendment_of_a_future_version_does_not_bring_it_forward(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(LEASH)
+    later = clock.now + timedelta(days=30)
+    clock.advance(days=1)
+    memory.amend("leash", {"text": "Dogs free", "valid_from": later})
+    memory.amend("leash", {"text": "Dogs quite free"})
+    assert texts(memory, at(clock.now)) == [LEASH.text]
+    assert texts(memory, at(later)) == ["Dogs quite free"]
+
+
+def test_a_difference_names_the_fields(memory: Memory) -> None:
+    memory.add(LEASH)
+    assert memory.diff("leash") == []
+    memory.amend("leash", {"text": "z", "mandatory": True, "valid_from": None})
+    memory.amend("leash", {"text": "y", "valid_from": None})
+    assert memory.diff("leash") == [FieldChange("text", "z", "y")]
+    assert memory.diff("leash", 1, 2) == [
+        FieldChange("text", LEASH.text, "z"),
+        FieldChange("mandatory", False, True),
+    ]
+    with pytest.raises(NotFound, match="version 9"):
+        memory.diff("leash", 1, 9)
+
+
+def test_changes_since_a_revision_are_the_tenants_own(memory: Memory) -> None:
+    memory.add(LEASH)
+    revision = memory.add(Rule(id="cats", text="cats"))
+    memory.add(Rule(id="theirs", text="x", tenant="other"))
+    memory.repeal("cats")
+    assert [s.rule.key for s in memory.changes_since(revision)] == [("cats", 2)]
+    assert [s.rule.key for s in memory.changes_since(0, tenant="other")] == [("theirs", 1)]
+    assert memory.changes_since(memory.revision) == []
+
+
+def test_an_unknown_rule_is_answered_with_near_ones(memory: Memory) -> None:
+    memory.add([LEASH, Rule(id="pets-1", text="x")])
+    actions: list[Callable[[str], object]] = [
+        memory.get,
+        memory.history,
+        memory.repeal,
+        memory.approve,
+        memory.diff,
+        lambda name: memory.amend(name, {"text": "z"}),
+    ]
+    for action in actions:
+        with pytest.raises(NotFound, match="did you mean leash"):
+            action("leesh")
+    with pytest.raises(NotFound, match="no version 7:"):
+        memory.get("leash", version=7)
+    with pytest.raises(NotFound, match="comity rules list"):
+        memory.get("leash", tenant="other")
+    assert memory.revision == 1
+
+
+def test_a_revision_that_is_not_there_is_refused(memory: Memory) -> None:
+    with pytest.raises(NotFound, match="no revision 5: the latest is 0"):
+        memory.rules(as_of=5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "hint"),
+    [
+        (Rule(id="a", text="x", authority="statut"), UnknownAuthority, "did you mean 'statute'"),
+        (Rule(id="a", text="x", authority="zzz"), UnknownAuthority, "constitution, statute"),
+        (Rule(id="a", text="x", place="CN-QQ"), UnknownPlace, "CN-QQ"),
+    ],
+)
+def test_a_rule_that_cannot_be_taken_changes_nothing(
+    memory: Memory, rule: Rule, error: type[Exception], hint: str
+) -> None:
+    with pytest.raises(error, match=hint):
+        memory.add([LEASH, rule])
+    assert memory.revision == 0
+
+
+def test_a_place_may_be_given_by_name(memory: Memory) -> None:
+    memory.add(Rule(id="a", text="x", place="长沙"))
+    assert memory.get("a").place == "CN-HN/长沙市"
+
+
+def test_doubles_are_refused(memory: Memory) -> None:
+    with pytest.raises(DuplicateRule, match="stands twice"):
+        memory.add([LEASH, LEASH])
+    memory.add(LEASH)
+    with pytest.raises(DuplicateRule, match="is there already"):
+        memory.add([Rule(id="new", text="x"), LEASH])
+    with pytest.raises(RuleError, match="another tenant"):
+        memory.add([Rule(id="new", text="x"), Rule(id="b", text="x", tenant="other")])
+    assert memory.revision == 1
+    assert memory.add([]) == 1
+
+
+def test_a_new_rule_begins_with_version_one(memory: Memory) -> None:
+    memory.add(Rule(id="a", text="x", version=7))
+    assert memory.get("a").version == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"id": "b"}, "id cannot be amended"),
+        ({"version": 4, "tenant": "x"}, "tenant, version cannot be amended"),
+        ({"colour": "red"}, "colour"),
+        ({"valid_to": "2000-01-01"}, "validity: .*not after"),
+        ({"valid_from": "soon"}, "valid_from"),
+        ({"text": ""}, "text"),
+        ({"enforcement": "maybe"}, "enforcement"),
+        ({"authority": "zzz"}, "unknown authority"),
+    ],
+)
+def test_an_amendment_that_cannot_be_made_changes_nothing(
+    memory: Memory, changes: dict[str, object], hint: str
+) -> None:
+    memory.add(LEASH)
+    with pytest.raises(RuleError, match=hint):
+        memory.amend("leash", changes)
+    assert memory.revision == 1
+
+
+def test_of_two_amendments_at_once_one_wins_and_the_other_is_told(
+    open_memory: Callable[[], Memory],
+) -> None:
+    memories = [open_memory(), open_memory()]
+    memories[0].add(LEASH)
+    for turn in range(5):
+        barrier = Barrier(2)
+
+        def amend(memory: Memory, barrier: Barrier = barrier, turn: int = turn) -> str:
+            old = memory.get("leash")
+            barrier.wait()
+            new = old.model_copy(update={"version": old.version + 1, "text": f"dogs {turn}"})
+            try:
+                memory.write("amend", [new], tenant="default")
+            except DuplicateRule as error:
+                return str(error)
+            return "won"
+
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = sorted(pool.map(amend, memories))
+        assert outcomes[1] == "won"
+        assert "changed meanwhile" in outcomes[0]
+    assert memories[1].get("leash").version == 6
+
+
+def test_a_change_is_found_by_another_instance_at_once(open_memory: Callable[[], Memory]) -> None:
+    first, second = open_memory(), open_memory()
+    first.add(LEASH)
+    scope = at(first.clock())
+    assert texts(second, scope) == [LEASH.text]
+    second.amend("leash", {"text": "Dogs free"})
+    assert texts(first, scope) == ["Dogs free"]
+    first.repeal("leash")
+    assert texts(second, scope) == []
+
+
+def test_own_places_are_defined_once(memory: Memory) -> None:
+    place = PlaceNames(code="XA", names=("Aurelia", "金国"))
+    assert memory.define_places([place]) == 1
+    assert memory.define_places([place]) == 1
+    memory.add(Rule(id="a", text="x", place="Aurelia"))
+    assert memory.get("a").place == "XA"
+    assert memory.gazetteer().name("XA", "zh") == "金国"
+
+
+def test_the_tenants_places_are_not_shared(memory: Memory) -> None:
+    memory.define_places([PlaceNames(code="XA", names=("Aurelia",))], tenant="other")
+    with pytest.raises(UnknownPlace):
+        memory.add(Rule(id="a", text="x", place="XA"))
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///rules.db", Path("rules.db")),
+        ("sqlite:////var/rules.db", Path("/var/rules.db")),
+        ("rules.db", Path("rules.db")),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+    ],
+)
+def test_a_memorys_url_names_its_file(url: str, path: Path | None) -> None:
+    assert path_of(url) == path
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite://rules.db", "http://x"])
+def test_a_url_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="sqlite:///rules"):
+        path_of(url)
+
+
+def test_a_time_without_a_zone_is_utc(memory: Memory) -> None:
+    memory.add(LEASH)
+    new = memory.amend("leash", {"valid_from": "2031-02-03T04:05:06+08:00"})
+    assert new.valid_from == datetime(2031, 2, 2, 20, 5, 6, tzinfo=UTC)
+    assert memory.amend("leash", {"valid_from": "2032-02-29"}).valid_from == datetime(
+        2032, 2, 29, tzinfo=UTC
+    )
