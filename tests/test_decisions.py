@@ -1,0 +1,191 @@
+"""Decision records: chained, found out when touched, and made again as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comity import Aligner, Memory, Rule, Scope
+from comity.alignment.decisions import append, new_id, prompt_hash, record_hash, replay, verify
+from comity.errors import NotFound
+from comity.memory.embed import HashEmbedder
+from comity.models.scripted import ScriptedModel
+from comity.records import Decision, Message, RuleRef
+from conftest import Clock
+
+
+def made(memory: Memory, question: str = "?", tenant: str = "default") -> Decision:
+    return append(
+        memory,
+        Decision(
+            id=new_id(),
+            tenant=tenant,
+            made_at=memory.clock(),
+            revision=0,
+            scope=Scope(tenant=tenant),
+            question=question,
+            timings={"search": 0.1234, "model": 1e-05},
+            hits=(RuleRef(id="规则 1", version=1, score=0.1 + 0.2),),
+        ),
+    )
+
+
+@pytest.fixture
+def chain(memory: Memory) -> list[Decision]:
+    for n in range(6):
+        made(memory, f"question {n} “{{}}”\n ")
+    return list(memory.store.decisions("default"))
+
+
+def test_a_chain_that_nobody_touched_holds(chain: list[Decision]) -> None:
+    assert verify(chain) is None
+    assert verify([]) is None
+    assert [decision.previous_hash for decision in chain[1:]] == [d.hash for d in chain[:-1]]
+
+
+@given(at=st.integers(0, 5), data=st.data())
+def test_an_edited_record_is_found(at: int, data: st.DataObject) -> None:
+    with Memory.open("sqlite://", embedder=HashEmbedder(8)) as memory:
+        chain = [made(memory, f"question {n}") for n in range(6)]
+    changes = {
+        "question": "another",
+        "revision": 9,
+        "answer": "x",
+        "model": "other",
+        "tenant": "other",
+        "previous_hash": "f" * 64,
+        "kept": (RuleRef(id="a", version=1),),
+        "timings": {},
+        "hash": "0" * 64,
+    }
+    field = data.draw(st.sampled_from(sorted(changes)))
+    chain[at] = chain[at].model_copy(update={field: changes[field]})
+    found = verify(chain)
+    assert found is not None
+    assert found.decision == chain[at].id
+
+
+def test_an_edited_record_with_a_new_hash_is_found_by_the_next(chain: list[Decision]) -> None:
+    forged = chain[2].model_copy(update={"answer": "forged"})
+    chain[2] = forged.model_copy(update={"hash": record_hash(forged)})
+    found = verify(chain)
+    assert found is not None
+    assert found.decision == chain[3].id
+
+
+def test_a_deleted_inserted_or_moved_record_is_found(chain: list[Decision]) -> None:
+    for at in range(5):
+        found = verify(chain[:at] + chain[at + 1 :])
+        assert found is not None
+        assert found.decision == chain[at + 1].id
+    assert verify([*chain[:3], chain[1], *chain[3:]]) is not None
+    chance = random.Random(3)
+    for _ in range(20):
+        shuffled = chance.sample(chain, len(chain))
+        assert shuffled == chain or verify(shuffled) is not None
+
+
+def test_each_tenant_has_a_chain_of_its_own(memory: Memory) -> None:
+    for n in range(3):
+        made(memory, f"mine {n}")
+        made(memory, f"theirs {n}", "other")
+    for tenant in ("default", "other"):
+        decisions = list(memory.store.decisions(tenant))
+        assert len(decisions) == 3
+        assert verify(decisions) is None
+
+
+def test_instances_that_record_at_once_do_not_fork_the_chain(
+    open_memory: Callable[[], Memory],
+) -> None:
+    memories = [open_memory() for _ in range(3)]
+
+    def record(memory: Memory) -> None:
+        for n in range(20):
+            made(memory, f"{n}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(record, memories * 2))
+    decisions = list(memories[0].store.decisions("default"))
+    assert len(decisions) == 120
+    assert verify(decisions) is None
+
+
+def test_a_chain_holds_when_the_memory_is_opened_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/rules.db"
+    for _ in range(2):
+        with Memory.open(url, embedder=HashEmbedder(8)) as memory:
+            last = made(memory)
+            assert memory.store.decision("default", last.id) == last
+    with Memory.open(url, embedder=HashEmbedder(8)) as memory:
+        assert verify(memory.store.decisions("default")) is None
+
+
+def test_the_hash_of_a_prompt_depends_on_roles_and_order() -> None:
+    one, two = Message(role="user", content="a"), Message(role="assistant", content="a")
+    hashes = {prompt_hash(turns) for turns in ([one], [two], [one, two], [two, one], [])}
+    assert len(hashes) == 5
+
+
+RULES = [
+    Rule(id="must", text="Say that you are a machine", mandatory=True),
+    Rule(id="leash", text="Dogs on a leash in the park", overrides=("free",), authority="local"),
+    Rule(id="free", text="Dogs may run free", authority="custom"),
+    *(Rule(id=f"noise-{n}", text=f"Cats sleep {n}") for n in range(30)),
+]
+
+
+async def test_a_decision_made_again_is_the_same_after_many_changes(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(RULES)
+    aligner = Aligner(memory, ScriptedModel(["Yes [1]."]))
+    decision = (await aligner.answer("May dogs run free in the park?")).decision
+    assert [ref.id for ref in decision.overruled] == ["free"]
+    for n in range(10):
+        clock.advance(days=1)
+        memory.amend("leash", {"text": f"Dogs on {n} leashes", "valid_from": "2020-01-01"})
+        memory.add(Rule(id=f"new-{n}", text="Dogs in the park", mandatory=True))
+    memory.add(Rule(id="law", text="x", authority="statute", overrides=("leash", "must")))
+    memory.repeal("free", at=None)
+    again = replay(memory, decision)
+    assert again.same
+    assert again.kept == decision.kept
+    now = replay(memory, decision, as_of=memory.revision)
+    assert not now.same
+    assert "law" in {ref.id for ref in now.kept}
+    stored = memory.store.decision("default", decision.id)
+    assert replay(memory, stored).same
+
+
+async def test_a_decision_asked_as_of_an_older_revision_is_made_again_as_of_it(
+    memory: Memory, clock: Clock
+) -> None:
+    first = memory.add(RULES)
+    memory.add(Rule(id="late", text="Dogs in the park", mandatory=True))
+    aligner = Aligner(memory, ScriptedModel(["Yes."]))
+    decision = (await aligner.answer("May dogs run?", Scope(as_of=first))).decision
+    assert decision.revision == first
+    assert "late" not in {ref.id for ref in decision.kept}
+    assert replay(memory, decision).same
+
+
+async def test_a_decision_with_a_forged_ruling_is_not_the_same(memory: Memory) -> None:
+    memory.add(RULES)
+    aligner = Aligner(memory, ScriptedModel(["Yes."]))
+    decision = (await aligner.answer("May dogs run free in the park?")).decision
+    for update in ({"kept": decision.kept[1:]}, {"overruled": ()}):
+        assert not replay(memory, decision.model_copy(update=update)).same
+
+
+async def test_a_revision_that_is_not_there_cannot_be_replayed(memory: Memory) -> None:
+    memory.add(RULES)
+    decision = (await Aligner(memory, ScriptedModel(["Yes."])).answer("Dogs?")).decision
+    with pytest.raises(NotFound, match="no revision 9"):
+        replay(memory, decision, as_of=9)

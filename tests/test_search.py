@@ -1,0 +1,117 @@
+"""Search: the scope first, then meaning and words, and what conflicts with what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comity.memory.memory import Memory
+from comity.records import Hit, Rule, Scope
+from comity.retrieval.fuse import RANK_CONSTANT, fuse
+from comity.retrieval.search import search
+from conftest import Clock
+
+
+@given(st.lists(st.lists(st.integers(0, 20), unique=True), max_size=4))
+def test_a_fused_score_is_the_sum_of_reciprocal_ranks(rankings: list[list[int]]) -> None:
+    fused = fuse([(1.0, rows) for rows in rankings])
+    assert {row for row, _ in fused} == {row for rows in rankings for row in rows}
+    for row, score in fused:
+        ranks = [rows.index(row) + 1 for rows in rankings if row in rows]
+        assert score == pytest.approx(sum(1 / (RANK_CONSTANT + rank) for rank in ranks))
+    assert fused == sorted(fused, key=lambda item: (-item[1], item[0]))
+
+
+def test_hits_come_best_first_and_within_the_scope(memory: Memory) -> None:
+    memory.add(
+        [
+            Rule(id="cn", text="dogs on a leash", place="CN"),
+            Rule(id="sh", text="dogs on a leash at noon", place="CN-SH"),
+            Rule(id="us", text="dogs on a leash at noon", place="US"),
+        ]
+    )
+    found = search(memory, "dogs on a leash at noon", Scope(place="CN-SH"))
+    assert [hit.rule.id for hit in found.hits] == ["sh", "cn"]
+    assert found.hits[0].score > found.hits[1].score
+    assert found.revision == 1
+
+
+def test_as_many_hits_as_asked_for(memory: Memory) -> None:
+    memory.add([Rule(id=f"r{n}", text=f"dogs {n}") for n in range(450)])
+    for k in (1, 100, 101, 300, 1000):
+        ids = [hit.rule.id for hit in search(memory, "dogs 7", Scope(), k=k).hits]
+        assert len(ids) == len(set(ids)) == min(k, 450)
+    for k in (0, -1):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            search(memory, "dogs", Scope(), k=k)
+
+
+def test_a_scope_without_a_moment_is_now_by_the_memorys_clock(memory: Memory, clock: Clock) -> None:
+    memory.add(Rule.model_validate({"id": "a", "text": "dogs", "valid_from": "2030-07-01"}))
+    assert search(memory, "dogs", Scope()).hits == ()
+    clock.advance(days=40)
+    assert len(search(memory, "dogs", Scope()).hits) == 1
+
+
+def test_a_memory_without_rules_finds_nothing(memory: Memory) -> None:
+    found = search(memory, "dogs", Scope(place="CN"))
+    assert (found.revision, found.hits, found.candidates) == (0, (), ())
+
+
+def test_an_older_revision_is_named_as_the_one_searched(memory: Memory) -> None:
+    memory.add(Rule(id="a", text="dogs"))
+    memory.add(Rule(id="b", text="dogs"))
+    found = search(memory, "dogs", Scope(as_of=1))
+    assert (found.revision, [hit.rule.id for hit in found.hits]) == (1, ["a"])
+
+
+def test_candidates_are_closed_under_declared_conflicts(memory: Memory) -> None:
+    memory.add(
+        [
+            *(Rule(id=f"n{n}", text=f"cats {n}") for n in range(20)),
+            Rule(id="a", text="dogs bark", overrides=("b",)),
+            Rule(id="b", text="yachts"),
+            Rule(id="c", text="zebras", overrides=("b", "gone", "c")),
+            Rule(id="elsewhere", text="x", place="US", overrides=("a",)),
+            Rule(id="theirs", text="x", tenant="other", overrides=("a",)),
+        ][:-1]
+    )
+    memory.add(Rule(id="theirs", text="x", tenant="other", overrides=("a",)))
+    found = search(memory, "dogs bark", Scope(place="CN"), k=1)
+    assert {rule.id for rule in found.candidates} == {"a", "b", "c"}
+
+
+def test_a_conflict_is_with_the_version_in_force(memory: Memory, clock: Clock) -> None:
+    memory.add([Rule(id="a", text="dogs bark", overrides=("b",)), Rule(id="b", text="yachts")])
+    clock.advance(days=1)
+    memory.amend("b", {"text": "zebras"})
+    found = search(memory, "dogs bark", Scope(), k=1)
+    assert [rule.key for rule in found.candidates] == [("a", 1), ("b", 2)]
+    memory.repeal("b")
+    found = search(memory, "dogs bark", Scope(), k=1)
+    assert [rule.key for rule in found.candidates] == [("a", 1)]
+
+
+class Backwards:
+    """Puts the last first."""
+
+    def rerank(self, question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
+        return list(reversed(hits))
+
+
+def test_a_reranker_sees_more_than_it_may_keep(memory: Memory) -> None:
+    memory.add([Rule(id=f"r{n}", text="dogs " * (n + 1)) for n in range(30)])
+    plain = search(memory, "dogs", Scope(), k=30).hits
+    turned = search(memory, "dogs", Scope(), k=3, reranker=Backwards()).hits
+    assert list(turned) == list(reversed(plain))[:3]
+
+
+@pytest.mark.parametrize(
+    "question", ["", " ", "?", "\x00", "𝒳", "a" * 50_000, "'; DROP TABLE rule"]
+)
+def test_odd_questions_are_answered(memory: Memory, question: str) -> None:
+    memory.add(Rule(id="a", text="dogs"))
+    assert [hit.rule.id for hit in search(memory, question, Scope()).hits] == ["a"]
