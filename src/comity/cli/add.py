@@ -66,8 +66,7 @@ def add_command(
     The whole import is one revision or none; the same file again changes nothing.
     """
     given = _defaults(defaults)
-    creates = not dry_run
-    with session.open_memory(create=creates) as memory, _interruptible(memory):
+    with session.open_memory(create=not dry_run, trial=dry_run) as memory, _interruptible(memory):
         if draft:
             from comity.cli.draft import drafted
 

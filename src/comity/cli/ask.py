@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -46,6 +45,8 @@ def ask_command(
     Where, who and when are taken from the options, else from the question itself. The answer
     leaves a record: `comity decisions show` explains it.
     """
+    import asyncio
+
     from comity.alignment.aligner import Aligner
 
     given = given_scope(session, place, audience, at, as_of)

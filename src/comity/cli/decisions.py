@@ -200,7 +200,8 @@ def replay_command(
     """Make a decision's ruling again, without the model.
 
     At its own revision the outcome must be the same, and the exit code is 1 where it is not. As
-    of another revision, or under what is held now, it shows what would differ.
+    of another revision, or under what is held now, it shows what would differ; the facts stay
+    at the time that the decision states.
     """
     from comity.alignment.decisions import replay
 

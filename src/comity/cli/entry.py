@@ -61,6 +61,15 @@ class ComityGroup(click.Group):
         """Run the command line and exit."""
         sys.exit(self._run(args, prog_name, complete_var, extra))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; end quietly where the reader of stdout has gone (`| head`)."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            ctx.exit(_quietly_closed())
+        return result
+
     def _run(
         self,
         args: Sequence[str] | None,
@@ -70,9 +79,6 @@ class ComityGroup(click.Group):
     ) -> int:
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            return _quietly_closed()
         except (KeyboardInterrupt, click.Abort):
             note("stopped: what was acknowledged is kept, nothing else was changed")
             return STOPPED

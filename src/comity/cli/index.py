@@ -56,11 +56,13 @@ def info_command(session: Session, as_json: bool) -> None:
 
 
 def _snapshot(folder: Path) -> dict[str, Any]:
-    current = folder / "CURRENT"
-    if not current.is_file():
+    """What the snapshot says of itself; empty where there is none that can be read."""
+    try:
+        name = (folder / "CURRENT").read_text(encoding="utf-8").split()[0]
+        manifest = json.loads((folder / name / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, IndexError):
         return {}
-    snapshot = folder / current.read_text(encoding="utf-8").strip()
-    manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
+    snapshot = folder / name
     size = sum(file.stat().st_size for file in snapshot.rglob("*") if file.is_file())
     return {
         "index_revision": manifest["revision"],

@@ -54,22 +54,24 @@ class Session:
         """The settings in effect."""
         return self.loaded.settings
 
-    def open_memory(self, *, create: bool = False) -> Memory:
+    def open_memory(self, *, create: bool = False, trial: bool = False) -> Memory:
         """The memory, ready to search and change; made where it is not there if `create`.
 
+        On `trial`, one that is not there is an empty one that nothing keeps.
         Raises `NotFound` for a memory that is not there, `StoreError` and `EmbedderError`.
         """
         from comity.memory.embed import open_embedder
         from comity.memory.memory import Memory
 
-        if not create:
+        if not (create or trial):
             self._check_memory_is_there()
+        url = self.settings.memory if create or self._is_there() else "sqlite://"
         embedder = open_embedder(
             self.settings.embedder,
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
         )
-        return Memory.open(self.settings.memory, embedder=embedder)
+        return Memory.open(url, embedder=embedder)
 
     def open_book(self) -> Memory:
         """The memory for reading its book of record only: opens no index and no embedder."""
@@ -98,11 +100,14 @@ class Session:
             timeout=self.settings.timeout,
         )
 
-    def _check_memory_is_there(self) -> None:
+    def _is_there(self) -> bool:
         from comity.memory.memory import path_of
 
         path = path_of(self.settings.memory)
-        if path is not None and not path.exists():
+        return path is None or path.exists()
+
+    def _check_memory_is_there(self) -> None:
+        if not self._is_there():
             raise NotFound(
                 f"there is no memory at {self.settings.memory}: make one with `comity add FILE`, "
                 "or with `comity init` from the sample rules, or name another with --memory"
