@@ -20,7 +20,7 @@ from comity.errors import EmbedderError
 from comity.memory.dense import DenseIndex
 from comity.memory.embed import HashEmbedder
 from comity.memory.index import LocalIndex, remove_index
-from comity.memory.store import Change, SqliteStore, to_micros
+from comity.memory.store import Change, SqliteStore, StoredRule, to_micros
 from comity.memory.vectors import VectorCache
 from comity.records import Rule, Scope
 from contracts.index import *  # noqa: F403 - the contract's tests
@@ -275,6 +275,34 @@ def test_a_catch_up_that_was_interrupted_goes_on(after: int) -> None:
     indexed.store.close()
 
 
+class FailingHistory(SqliteStore):
+    """A book whose histories cannot be read once it has been told so."""
+
+    failing = False
+
+    def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
+        if self.failing:
+            raise KeyboardInterrupt
+        return super().history(tenant, rule_id)
+
+
+def test_a_catch_up_that_failed_half_way_leaves_nothing_out_of_step() -> None:
+    indexed = open_indexed(None)
+    store = FailingHistory(None)
+    indexed.store = store
+    indexed.index = LocalIndex(store, indexed.embedder, VectorCache(None), None)
+    indexed.add(Rule(id="a", text="dogs"), Rule(id="b", text="cats"))
+    indexed.index.catch_up()
+    indexed.add(Rule(id="c", text="zebras"), Rule(id="a", text="wolves", version=2))
+    store.failing = True
+    with pytest.raises(KeyboardInterrupt):
+        indexed.index.catch_up()
+    store.failing = False
+    for text, name in (("wolves", "a"), ("cats", "b"), ("zebras", "c")):
+        assert indexed.nearest(text, k=1) == indexed.matching(text) == [name]
+    assert indexed.matching("dogs") == []
+
+
 def test_many_rules_are_saved_without_being_asked(tmp_path: Path) -> None:
     indexed = open_indexed(tmp_path)
     indexed.add(*(Rule(id=f"r{n}", text=f"dogs {n}") for n in range(1_001)))
@@ -343,6 +371,22 @@ def test_beyond_twenty_thousand_vectors_recall_stays(batch: int) -> None:
         assert (np.diff(ranked.scores) <= 0).all()
         found += len(set(exact.tolist()) & set(ranked.positions.tolist()))
     assert found / (10 * len(questions)) >= 0.95
+
+
+def test_rules_unlike_all_before_them_are_found_as_well() -> None:
+    old = unit_vectors(20_001, 1, around=1)
+    new = unit_vectors(1_000, 8, around=1)
+    vectors = np.concatenate((old, new))
+    dense = DenseIndex(32)
+    dense.append(old)
+    for start in range(0, 1_000, 100):
+        dense.append(new[start : start + 100])
+    everything = np.ones(len(vectors), np.bool_)
+    found = 0
+    for question in new[:50]:
+        exact = set(np.argsort(-(vectors @ question))[:10].tolist())
+        found += len(exact & set(dense.search(question, everything, 10).positions.tolist()))
+    assert found / 500 >= 0.9
 
 
 def test_at_the_size_where_vectors_are_packed_nothing_is_lost() -> None:

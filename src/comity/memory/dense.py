@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _EXACT_UP_TO = 20_000
-_TRAIN_ON = 20_000
+_OUTSIDE = 0.05  # share of a vector's components
 
 
 class Ranked(NamedTuple):
@@ -40,7 +40,10 @@ class DenseIndex:
         """Add unit vectors, shape (n, dimension), at the next n positions."""
         import faiss
 
-        if isinstance(self._index, faiss.IndexFlat) and len(self) + len(vectors) > _EXACT_UP_TO:
+        flat = isinstance(self._index, faiss.IndexFlat)
+        if (flat and len(self) + len(vectors) > _EXACT_UP_TO) or (
+            not flat and self._differ_from_all_before(vectors)
+        ):
             self._quantise(np.concatenate((self._index.reconstruct_n(0, len(self)), vectors)))
         else:
             self._index.add(np.ascontiguousarray(vectors, np.float32))
@@ -51,9 +54,20 @@ class DenseIndex:
         index = faiss.IndexScalarQuantizer(
             self.dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         )
-        index.train(vectors[:: max(1, len(vectors) // _TRAIN_ON)])
+        index.train(np.stack((vectors.min(axis=0), vectors.max(axis=0))))  # the range is all
         index.add(vectors)
         self._index = index
+
+    def _differ_from_all_before(self, vectors: NDArray[np.float32]) -> bool:
+        """Whether some vectors lie outside the range that 8 bits were spread over.
+
+        They would be cut to that range, as a new language or embedder's corner would be.
+        """
+        import faiss
+
+        low, width = faiss.vector_to_array(self._index.sq.trained).reshape(2, -1)
+        outside = (vectors < low) | (vectors > low + width)
+        return bool((outside.mean(axis=1) > _OUTSIDE).any())
 
     def search(self, vector: NDArray[np.float32], rows: NDArray[np.bool_], k: int) -> Ranked:
         """The k positions nearest to a vector of shape (dimension,) among the flagged rows."""
