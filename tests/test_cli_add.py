@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,37 @@ def test_a_changed_file_is_taken_with_yes_as_one_revision(comity: Command) -> No
     assert "21:00" in done["changed"][0]["fields"]["text"]["new"]
     assert [len(done["gone"]), len(done["added"])] == [1, 0]
     assert len(comity.json("rules", "list")) == 2
+
+
+def test_later_versions_of_new_rules_are_not_asked_about(comity: Command) -> None:
+    rows = '{"id": "a", "text": "Old."}\n{"id": "a", "version": 2, "text": "New."}\n'
+    said = comity.done("add", comity.write("rules.jsonl", rows))
+    assert "added: 1 rules, and 1 later versions of them: a" in said
+    assert comity.json("rules", "show", "a")["text"] == "New."
+
+
+@pytest.mark.parametrize(("answer", "code", "revision"), [("y\n", 0, 2), ("n\n", 1, 1)])
+def test_at_a_terminal_changes_are_asked_about(
+    comity: Command, answer: str, code: int, revision: int
+) -> None:
+    comity.done("add", comity.write("bylaws.md"))
+    path = comity.write("bylaws.md", CHANGED)
+    terminal, keyboard = pty.openpty()
+    with os.fdopen(terminal, "wb", buffering=0) as typed:
+        typed.write(answer.encode())
+        run = subprocess.run(
+            [sys.executable, "-c", "from comity.cli import main; main()", "add", path],
+            env=os.environ | comity.environ,
+            stdin=keyboard,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    os.close(keyboard)
+    assert "1 rules would be changed and 1 repealed. Do it?" in run.stderr
+    assert run.returncode == code
+    assert comity.json("index", "info")["memory_revision"] == revision
 
 
 def test_a_dry_run_shows_the_plan_and_does_nothing(comity: Command) -> None:

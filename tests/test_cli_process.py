@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import apsw
 import click
 import pytest
+from click.testing import CliRunner
 
 from comity.cli import cli
+from comity.cli.entry import ComityGroup
 from comity.cli.output import plain, validity
 from comity.cli.reference import reference
 from comity.cli.words import word_diff
@@ -160,17 +163,50 @@ def test_an_index_of_another_embedder_is_refused_until_it_is_rebuilt(
     assert comity.json("search", "rule number 7", "-k", "1")[0]["id"] == "r7"
 
 
-def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
-    comity: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    comity.write("rules.db", "")
-    (comity.folder / "rules.db").unlink()
-    (comity.folder / "rules.db.index").write_text("no folder")
-    result = comity("init")
-    assert result.exit_code != 0
-    assert "Traceback" not in result.output
-    comity.environ["COMITY_DEBUG"] = "1"
-    assert comity("init").exit_code == result.exit_code
+def test_a_memory_of_a_newer_comity_is_refused(comity: Command) -> None:
+    comity.done("add", comity.write("rules.jsonl", RULES))
+    book = apsw.Connection(str(comity.folder / "rules.db"))
+    book.execute("PRAGMA user_version = 99")
+    book.close()
+    for arguments in (("rules", "list"), ("search", "rule"), ("add", "rules.jsonl")):
+        result = comity(*arguments)
+        assert (result.exit_code, "newer Comity" in result.stderr) == (5, True)
+
+
+def test_a_memory_in_a_folder_that_is_not_there_is_refused(comity: Command) -> None:
+    result = comity("init", "--memory", "sqlite:///no/such/folder/rules.db")
+    assert (result.exit_code, "cannot be opened" in result.stderr) == (5, True)
+
+
+@click.group(cls=ComityGroup)
+def failing() -> None:
+    """A command line with a bug."""
+
+
+@failing.command()
+def bug() -> None:
+    """Fail as no command should."""
+    raise ZeroDivisionError("by nought")
+
+
+@failing.command()
+def interrupted() -> None:
+    """Be stopped by Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback() -> None:
+    result = CliRunner().invoke(failing, ["bug"], env={"COMITY_DEBUG": ""})
+    assert result.exit_code == 70
+    assert "unexpected error: ZeroDivisionError: by nought" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = CliRunner().invoke(failing, ["bug"], env={"COMITY_DEBUG": "1"})
+    assert (result.exit_code, "Traceback" in result.stderr) == (70, True)
+
+
+def test_ctrl_c_ends_with_a_sentence() -> None:
+    result = CliRunner().invoke(failing, ["interrupted"])
+    assert (result.exit_code, "stopped: " in result.stderr) == (130, True)
 
 
 def test_heavy_packages_are_not_loaded_to_parse_the_command_line() -> None:

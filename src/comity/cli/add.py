@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comity.cli.output import note, progress_bar, say_json, waiting
-from comity.cli.plan import announce, announce_plan, plan_as_json
+from comity.cli.plan import announce, announce_plan, changes_of_held, plan_as_json
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import MOMENT, json_option
 from comity.errors import ComityError, RuleError
@@ -198,9 +198,10 @@ def _names(extraction: Extraction) -> str:
 
 
 def _ask(plan: ImportPlan, yes: bool) -> None:
-    if yes or not (plan.changed or plan.gone):
+    changes = changes_of_held(plan)
+    if yes or not (changes or plan.gone):
         return
-    what = f"{len(plan.changed)} rules would be changed and {len(plan.gone)} repealed"
+    what = f"{len(changes)} rules would be changed and {len(plan.gone)} repealed"
     if not sys.stdin.isatty():
         raise Refused(f"{what}, and there is no terminal to ask at: add --yes to do it")
     if not click.confirm(f"{what}. Do it?", err=True):

@@ -44,18 +44,27 @@ def announce_plan(plan: ImportPlan) -> None:
         return
     if plan.places:
         say(f"places: {_some(place.code for place in plan.places)}")
+    changes = changes_of_held(plan)
     if plan.added:
-        say(f"added: {len(plan.added)} rules: {_ids(plan.added)}")
-    if plan.changed:
-        say(f"changed: {len(plan.changed)} rules")
-        for change in plan.changed[:_DIFFS]:
+        later = len(plan.changed) - len(changes)
+        more = f", and {later} later versions of them" if later else ""
+        say(f"added: {len(plan.added)} rules{more}: {_ids(plan.added)}")
+    if changes:
+        say(f"changed: {len(changes)} rules")
+        for change in changes[:_DIFFS]:
             _say_change(change)
-        if len(plan.changed) > _DIFFS:
-            say(f"  … and {len(plan.changed) - _DIFFS} more")
+        if len(changes) > _DIFFS:
+            say(f"  … and {len(changes) - _DIFFS} more")
     if plan.gone:
         say(f"gone from their document, to be repealed: {len(plan.gone)} rules: {_ids(plan.gone)}")
     if plan.unchanged:
         say(f"unchanged: {plan.unchanged} rules")
+
+
+def changes_of_held(plan: ImportPlan) -> list[Changed]:
+    """The changes of rules that the memory holds already: those to ask about."""
+    new = {rule.id for rule in plan.added}
+    return [change for change in plan.changed if change.new.id not in new]
 
 
 def _say_change(change: Changed) -> None:

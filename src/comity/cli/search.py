@@ -13,7 +13,7 @@ from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
 
 if TYPE_CHECKING:
-    from comity.records import Hit
+    from comity.records import Hit, Rule
     from comity.retrieval.search import Found
 
 HIT_FIELDS = (
@@ -77,15 +77,14 @@ def _say(found: Found) -> None:
     if not found.hits:
         note("no rule applies in this scope")
         return
-    columns = ("score", "rule", "heading", "place", "valid", "text")
+    columns = ("score", "rule", "place", "valid", "text")
     rows = [
         (
             f"{hit.score:.4f}",
             f"{hit.rule.id}@{hit.rule.version}",
-            hit.rule.heading if hit.rule.heading != hit.rule.id else "",
             hit.rule.place,
             validity(hit.rule.valid_from, hit.rule.valid_to),
-            hit.rule.text,
+            _text(hit.rule),
         )
         for hit in found.hits
     ]
@@ -95,3 +94,7 @@ def _say(found: Found) -> None:
     if more:
         names = ", ".join(rule.id for rule in more)
         note(f"considered besides, as mandatory or in conflict with these: {names}")
+
+
+def _text(rule: Rule) -> str:
+    return rule.text if rule.heading == rule.id else f"{rule.heading}\n{rule.text}"
