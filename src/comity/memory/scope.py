@@ -74,6 +74,7 @@ class ScopeTable:
         self._kind_numbers: dict[_Kind, int] = {}
         self._kinds_of_place: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._successions: list[_Succession] = []
+        self._succession_rows = np.empty((0, 3), np.int64)  # the same, made when asked for
         self._overriders: dict[tuple[str, str], list[int]] = defaultdict(list)
 
     def __len__(self) -> int:
@@ -179,10 +180,10 @@ class ScopeTable:
 
     def _ended_as_of(self, revision: int) -> NDArray[np.int64]:
         ended: NDArray[np.int64] = self._columns["ends"][: self._size].copy()
-        known = [change for change in self._successions if change.revision <= revision]
-        if known:
-            positions, _, since = (np.array(column) for column in zip(*known, strict=True))
-            np.minimum.at(ended, positions, since)
+        if len(self._succession_rows) != len(self._successions):
+            self._succession_rows = np.array(self._successions, np.int64).reshape(-1, 3)
+        known = self._succession_rows[self._succession_rows[:, 1] <= revision]
+        np.minimum.at(ended, known[:, 0], known[:, 2])
         return ended
 
     def mandatory(self, mask: ScopeMask) -> NDArray[np.int64]:
