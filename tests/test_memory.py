@@ -15,9 +15,11 @@ from comity.errors import (
     NotFound,
     RuleError,
     SettingsError,
+    StoreError,
     UnknownAuthority,
     UnknownPlace,
 )
+from comity.memory.embed import HashEmbedder
 from comity.memory.memory import FieldChange, Memory, path_of
 from comity.memory.store import PlaceNames
 from comity.records import Rule, Scope
@@ -287,6 +289,12 @@ def test_a_memorys_url_names_its_file(url: str, path: Path | None) -> None:
 def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="sqlite:///rules"):
         path_of(url)
+
+
+def test_an_index_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rules.db.index").write_text("a file in the folder's place")
+    with pytest.raises(StoreError, match=r"rules\.db\.index"):
+        Memory.open(f"sqlite:///{tmp_path}/rules.db", embedder=HashEmbedder(8))
 
 
 def test_a_time_without_a_zone_is_utc(memory: Memory) -> None:

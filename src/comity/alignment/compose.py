@@ -128,18 +128,22 @@ def _labeller(
             words["authorities"].get(rule.authority, rule.authority),
             name_place(rule.place, language),
             _validity(rule, words),
-            words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
+            words["binds"].format(audience=_one_line(_and(rule.audience))) if rule.audience else "",
             words["mandatory"] if rule.mandatory else "",
         ]
         line: str = words["rule"].format(
             number=number,
-            heading=rule.heading,
+            heading=_one_line(rule.heading),
             qualities=("，" if language == "zh" else ", ").join(filter(None, qualities)),
-            text=rule.text,
+            text=rule.text.replace("\n", "\n  "),  # so that no line of it can pass for a label
         )
         return line
 
     return label
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _validity(rule: Rule, words: Mapping[str, Any]) -> str:

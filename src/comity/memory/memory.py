@@ -11,7 +11,14 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
-from comity.errors import DuplicateRule, NotFound, RuleError, SettingsError, UnknownAuthority
+from comity.errors import (
+    DuplicateRule,
+    NotFound,
+    RuleError,
+    SettingsError,
+    StoreError,
+    UnknownAuthority,
+)
 from comity.memory.embed import Embedder, open_embedder
 from comity.memory.index import Index, LocalIndex, Progress, remove_index
 from comity.memory.names import NameFinder
@@ -81,7 +88,7 @@ class Memory:
         store = SqliteStore(path)
         folder = path.with_name(path.name + ".index") if path else None
         if folder:
-            folder.mkdir(exist_ok=True)
+            _make(folder)
         vectors = VectorCache(folder / "vectors.db" if folder else None)
         index = LocalIndex(store, embedder, vectors, folder)
         return cls(store, index, embedder, vectors, authorities=authorities, clock=clock)
@@ -379,6 +386,16 @@ def path_of(url: str) -> Path | None:
             "sqlite:///rules.db"
         )
     return Path(rest[1:]) if rest.strip("/") not in ("", ":memory:") else None
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}, the index's folder, cannot be made ({error}): remove what stands there, or "
+            "see that you may write there"
+        ) from error
 
 
 def rebuild_index(url: str) -> None:
