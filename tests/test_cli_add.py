@@ -28,7 +28,7 @@ def test_a_document_becomes_rules_with_what_the_options_say(comity: Command) -> 
         "add", path, "--place", "CN-HN", "--audience", "baker", "--audience", "butcher",
         "--domain", "market", "--authority", "local", "--from", "2026-01-01", "--to", "2027-01-01",
     )  # fmt: skip
-    assert "added: 3 rules" in said
+    assert "new: 3 rules" in said
     rule = comity.json("rules", "list")[0]
     assert rule["place"] == "CN-HN"
     assert rule["audience"] == ["baker", "butcher"]
@@ -74,7 +74,7 @@ def test_a_changed_file_is_taken_with_yes_as_one_revision(comity: Command) -> No
 def test_later_versions_of_new_rules_are_not_asked_about(comity: Command) -> None:
     rows = '{"id": "a", "text": "Old."}\n{"id": "a", "version": 2, "text": "New."}\n'
     said = comity.done("add", comity.write("rules.jsonl", rows))
-    assert "added: 1 rules, and 1 later versions of them: a" in said
+    assert "new: 1 rules, and 1 later versions of them: a" in said
     assert comity.json("rules", "show", "a")["text"] == "New."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -129,6 +130,28 @@ def test_a_closed_pipe_ends_the_command_quietly(comity: Command) -> None:
     process.stderr.close()
     assert process.wait(60) == 141
     assert errors == ""
+
+
+def test_a_terminal_shows_rules_word_for_word_and_without_what_could_steer_it(
+    comity: Command,
+) -> None:
+    row = {"id": "a", "text": "Mark it [red] and [/] [1] \x1b]0;title\x07."}
+    comity.done("add", comity.write("rules.jsonl", json.dumps(row)))
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [*COMITY, "search", "mark"],
+        env=os.environ | comity.environ | {"COLUMNS": "200", "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "Mark it [red] and [/] [1] " in shown
+    assert "\x1b]0;" not in shown
 
 
 def test_an_error_is_one_line_on_stderr_with_its_exit_code(comity: Command) -> None:

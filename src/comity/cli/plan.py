@@ -48,7 +48,7 @@ def announce_plan(plan: ImportPlan) -> None:
     if plan.added:
         later = len(plan.changed) - len(changes)
         more = f", and {later} later versions of them" if later else ""
-        say(f"added: {len(plan.added)} rules{more}: {_ids(plan.added)}")
+        say(f"new: {len(plan.added)} rules{more}: {_ids(plan.added)}")
     if changes:
         say(f"changed: {len(changes)} rules")
         for change in changes[:_DIFFS]:
