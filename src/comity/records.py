@@ -93,7 +93,9 @@ class Check(Record):
 class Rule(Record):
     """One norm in one version."""
 
-    id: str = Field(min_length=1, max_length=400, description="Name of the norm, kept by its versions.")
+    id: str = Field(
+        min_length=1, max_length=400, description="Name of the norm, kept by its versions."
+    )
     text: str = Field(min_length=1, description="The norm's own words.")
     version: int = Field(1, ge=1, description="1 for the first text, one up for every change.")
     title: str = Field("", description="Title of the document, with its chapters: `A > B`.")
@@ -232,9 +234,12 @@ class Citation(Record):
     article: str = Field("", description="Article.")
     valid_from: OptionalTime = Field(None, description="First moment at which it is in force.")
     valid_to: OptionalTime = Field(None, description="First moment at which it no longer is.")
-    label: str = Field(description="The mark used in the answer, such as `[1]`.")
-    start: int | None = Field(None, description="First character of the mark in the answer.")
-    end: int | None = Field(None, description="Character after the mark's last one.")
+    label: str = Field(description="The rule's mark in the prompt, such as `[R1]`.")
+    start: int = Field(ge=0, description="First character in the answer: of the mark or sentence.")
+    end: int = Field(ge=0, description="Character after its last one.")
+    by: Literal["mark", "words"] = Field(
+        "mark", description="The answer's own mark, or words that a sentence repeats."
+    )
 
 
 class RuleRef(Record):
@@ -264,6 +269,7 @@ class Decision(Record):
     model: str = Field("", description="Name of the model.")
     answer: str = Field("", description="The answer as released.")
     citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")
+    unknown_marks: Labels = Field((), description="Marks of no rule that the answer was given.")
     findings: tuple[Finding, ...] = Field((), description="What was checked, and what came of it.")
     timings: dict[str, float] = Field({}, description="Seconds of each step.")
     usage: Usage = Field(Usage(), description="Tokens read and written.")

@@ -58,6 +58,7 @@ class Settings(Record):
     hits: int = Field(20, ge=1, description="How many rules a search gives.")
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in a prompt.")
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
+    incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
     temperature: float = Field(0.0, ge=0, description="Of the model; 0 is greedy.")
     seed: int | None = Field(None, description="For sampling that can be repeated.")
     max_file_mb: float = Field(50.0, gt=0, description="Largest document that is read, in MB.")

@@ -42,6 +42,7 @@ class Options(Record):
     place: str = Field(WORLD, description="Place of a question that names none.")
     hits: int = Field(20, ge=1, description="How many rules search gives.")
     budget: int = Field(1000, ge=0, description="Tokens that the rules may take in the prompt.")
+    incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
     temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
     seed: int | None = Field(None, description="For sampling that can be repeated.")
@@ -133,6 +134,7 @@ class Aligner:
             budget=self.options.budget,
             count_tokens=self.model.count_tokens,
             name_place=self.memory.gazetteer(scope.tenant).name,
+            may_be_incomplete=self.options.incomplete_note,
             language=language_of(_asked(conversation)[-1]),
         )
 
@@ -154,6 +156,7 @@ class Aligner:
         reply: Reply,
         watch: Stopwatch,
     ) -> Decision:
+        cited = cite(reply.text, prompt.rules)
         return Decision(
             id=decisions.new_id(),
             tenant=scope.tenant,
@@ -171,7 +174,8 @@ class Aligner:
             prompt_sha256=decisions.prompt_hash(prompt.messages),
             model=reply.model or self.model.name,
             answer=reply.text,
-            citations=cite(reply.text, prompt.rules),
+            citations=cited.citations,
+            unknown_marks=cited.unknown,
             findings=tuple(_unchecked(ruling.kept)),
             timings=watch.seconds,
             usage=reply.usage,

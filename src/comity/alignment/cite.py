@@ -1,31 +1,52 @@
-"""Citations: which rules an answer names, and where."""
+"""Citations: which rules an answer relies on, checked against the rules it was given."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
+from comity.memory.lexical import words
 from comity.records import Citation, Rule
 
-_MARK = re.compile(r"[\[【［]\s*(\d{1,4}(?:\s*[,，、;]\s*\d{1,4})*)\s*[\]】］]")
+_NUMBER = r"R?\d{1,4}"
+_MARK = re.compile(rf"[\[【［]\s*({_NUMBER}(?:\s*[,，、;；]\s*{_NUMBER})*)\s*[\]】］]")
+_SENTENCE = re.compile(r"[^。！？!?\n]+?(?:[。！？\n]|[.!?](?=\s|$)|$)")
+_SHARED = 0.6  # of a sentence's words
 
 
-def cite(text: str, rules: Sequence[Rule]) -> tuple[Citation, ...]:
-    """The rules that an answer cites by number, in the order of their first mark.
+class Cited(NamedTuple):
+    """What an answer cites."""
 
-    Rule `[1]` is the first of `rules`. Several numbers may stand in one mark, and full-width
-    brackets count; a number that no rule has is passed over.
+    citations: tuple[Citation, ...]
+    unknown: tuple[str, ...]
+    """Marks that name none of the rules that the answer was given."""
+
+
+def cite(text: str, rules: Sequence[Rule]) -> Cited:
+    """The rules that an answer cites, in the order of their first mark.
+
+    Rule `[R1]` is the first of `rules`; `[1]`, several numbers in one mark, and full-width
+    brackets count too. An answer without any mark of a rule it was given is compared with the
+    rules word by word: a sentence that repeats a rule counts as a citation `by` words.
     """
     found: dict[int, Citation] = {}
+    unknown: list[str] = []
     for mark in _MARK.finditer(text):
         for number in map(int, re.findall(r"\d+", mark[1])):
-            if 1 <= number <= len(rules) and number not in found:
-                found[number] = citation(number, rules[number - 1], mark.start(), mark.end())
-    return tuple(found.values())
+            if not 1 <= number <= len(rules):
+                unknown.append(mark[0])
+            elif number not in found:
+                found[number] = citation(number, rules[number - 1], mark.span(), "mark")
+    if not found:
+        found = {each.number: each.citation for each in reversed(list(_by_words(text, rules)))}
+    return Cited(tuple(sorted(found.values(), key=_start)), tuple(dict.fromkeys(unknown)))
 
 
-def citation(number: int, rule: Rule, start: int | None, end: int | None) -> Citation:
-    """A citation of a rule by its number in the prompt."""
+def citation(
+    number: int, rule: Rule, span: tuple[int, int], by: Literal["mark", "words"]
+) -> Citation:
+    """A citation of a rule by its number in the prompt; `span` is the mark or the sentence."""
     return Citation(
         id=rule.id,
         version=rule.version,
@@ -33,7 +54,38 @@ def citation(number: int, rule: Rule, start: int | None, end: int | None) -> Cit
         article=rule.article,
         valid_from=rule.valid_from,
         valid_to=rule.valid_to,
-        label=f"[{number}]",
-        start=start,
-        end=end,
+        label=f"[R{number}]",
+        start=span[0],
+        end=span[1],
+        by=by,
     )
+
+
+class _Numbered(NamedTuple):
+    number: int
+    citation: Citation
+
+
+def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
+    """For each sentence the rule that it shares most words with, if those are most of its own.
+
+    A number in the sentence must stand in the rule: an answer with another hour or amount does
+    not repeat it.
+    """
+    known = [set(words(f"{rule.heading} {rule.text}")) for rule in rules]
+    for sentence in _SENTENCE.finditer(text):
+        said = set(words(sentence[0]))
+        numbers = {word for word in said if word.isdecimal()}
+        shares = [
+            (len(said & rule) / len(said), -place)
+            for place, rule in enumerate(known)
+            if said and numbers <= rule
+        ]
+        share, place = max(shares, default=(0.0, 0))
+        if share >= _SHARED:
+            number = 1 - place
+            yield _Numbered(number, citation(number, rules[-place], sentence.span(), "words"))
+
+
+def _start(cited: Citation) -> int:
+    return cited.start

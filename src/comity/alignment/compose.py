@@ -26,7 +26,7 @@ class Prompt(Record):
     """What the model is sent."""
 
     messages: tuple[Message, ...] = Field(description="The rules as a system message, the turns.")
-    rules: tuple[Rule, ...] = Field((), description="The rules in it; rule [1] is the first.")
+    rules: tuple[Rule, ...] = Field((), description="The rules in it; rule [R1] is the first.")
     left_out: tuple[Rule, ...] = Field((), description="Kept rules that did not fit.")
     rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
 
@@ -49,11 +49,14 @@ def compose(
     count_tokens: CountTokens,
     name_place: NamePlace,
     language: str,
+    may_be_incomplete: bool = True,
 ) -> Prompt:
     """Put the rules in force before a conversation.
 
     `budget` bounds the tokens of the rules with their labels; `count_tokens` is the model's own
     counter. `language` is `zh` or `en`, `name_place(code, language)` the name of a place.
+    `may_be_incomplete` adds OPO's note that the rules may not be all, and that the model's own
+    knowledge may help.
     """
     words = wording(language)
     label = _labeller(words, name_place, language)
@@ -64,7 +67,9 @@ def compose(
     )
     listed = [label(number, rule) for number, rule in enumerate(packed.rules, start=1)]
     provider = [turn.content for turn in conversation if turn.role == "system"]
-    parts = [words["instructions"].strip(), head, *listed]
+    note = words["incomplete"] if may_be_incomplete else ""
+    stable = (words["instructions"], note, words["example"])
+    parts = [*(part.strip() for part in stable if part), head, *listed]
     if provider:
         parts += [words["provider"], *provider]
     turns = [turn for turn in conversation if turn.role != "system"]
@@ -133,13 +138,19 @@ def _labeller(
         ]
         line: str = words["rule"].format(
             number=number,
-            heading=_one_line(rule.heading),
-            qualities=("，" if language == "zh" else ", ").join(filter(None, qualities)),
+            heading=_one_line(_heading(rule, words)),
+            qualities=words["separator"].join(filter(None, qualities)),
             text=rule.text.replace("\n", "\n  "),  # so that no line of it can pass for a label
         )
         return line
 
     return label
+
+
+def _heading(rule: Rule, words: Mapping[str, Any]) -> str:
+    if rule.title and rule.article:
+        return str(words["heading"].format(title=rule.title, article=rule.article))
+    return rule.heading
 
 
 def _one_line(text: str) -> str:

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,7 @@ from comity.records import Scope
 
 Progress = Callable[[int, int], None]
 
-_FORMAT = 1
+_FORMAT = 2
 _ROWS_AT_ONCE = 5_000
 _SAVE_AFTER = 1_000
 _LOG = logging.getLogger(__name__)
@@ -87,7 +88,15 @@ class LocalIndex:
         self._vectors = vectors
         self._folder = folder
         self._lock = threading.RLock()
+        self._dense_lock = threading.RLock()
+        self._words_lock = threading.RLock()
         self._start()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """No search while the index changes; vectors and words can be searched side by side."""
+        with self._lock, self._dense_lock, self._words_lock:
+            yield
 
     def _start(self) -> None:
         """Begin with the saved snapshot, or with nothing."""
@@ -101,7 +110,7 @@ class LocalIndex:
 
     def catch_up(self, progress: Progress | None = None) -> int:
         """As in `Index`."""
-        with self._lock:
+        with self._changing():
             if self._follow(progress) and self._words.recent > self._save_after:
                 self.save()
             return self._revision
@@ -157,14 +166,18 @@ class LocalIndex:
 
     def nearest(self, vector: NDArray[np.float32], mask: ScopeMask, k: int) -> Ranked:
         """As in `Index`."""
-        with self._lock:
+        with self._dense_lock:
             found = self._dense_index().search(vector, mask.rows, k)
-            return Ranked(self._table.rows(found.positions), found.scores)
+        return self._in_rows(found)
 
     def matching(self, text: str, mask: ScopeMask, k: int) -> Ranked:
         """As in `Index`."""
-        with self._lock:
+        with self._words_lock:
             found = self._words.search(text, mask, k)
+        return self._in_rows(found)
+
+    def _in_rows(self, found: Ranked) -> Ranked:
+        with self._lock:
             return Ranked(self._table.rows(found.positions), found.scores)
 
     def mandatory(self, mask: ScopeMask) -> list[int]:
@@ -199,14 +212,14 @@ class LocalIndex:
         A snapshot that cannot be written is warned of: the index goes on without.
         """
         if self._folder is None:
-            with self._lock:
+            with self._changing():
                 self._words.fold()
             return
         from filelock import FileLock, Timeout
 
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / "lock", timeout=0), self._lock:
+            with FileLock(self._folder / "lock", timeout=0), self._changing():
                 self._save_snapshot(self._folder)
         except Timeout:
             return

@@ -24,6 +24,8 @@ from comity.memory.scope import ScopeMask
 _K1 = 1.2  # tantivy's constants of BM25
 _B = 0.75
 _WRITER_BYTES = 128_000_000
+_SMALL = 1_000  # texts
+_COMMON_SHARE = 0.2
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
 
@@ -68,7 +70,7 @@ class WordIndex:
 
     def search(self, text: str, mask: ScopeMask, k: int) -> Ranked:
         """The k positions in the mask that match the words of a text best."""
-        wanted = dict.fromkeys(words(text))
+        wanted = self._telling(words(text))
         if not wanted or k < 1:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
         positions, scores = self._search_base(wanted, mask, k)
@@ -77,6 +79,15 @@ class WordIndex:
             scores.append(score)
         order = np.argsort(-np.array(scores, np.float32), kind="stable")[:k]
         return Ranked(np.array(positions, np.int64)[order], np.array(scores, np.float32)[order])
+
+    def _telling(self, terms: Iterable[str]) -> list[str]:
+        """The terms without those of every fifth text: they cost most and tell least."""
+        unique = list(dict.fromkeys(terms))
+        if self._searcher is None or (known := self._searcher.num_docs) < _SMALL:
+            return unique
+        common = known * _COMMON_SHARE
+        rare = [term for term in unique if self._searcher.doc_freq("text", term) <= common]
+        return rare or unique
 
     def _search_base(
         self, wanted: Iterable[str], mask: ScopeMask, k: int

@@ -72,6 +72,7 @@ class ScopeTable:
         self._columns = {name: np.empty(0, dtype) for name, dtype in _COLUMNS.items()}
         self._kinds: list[_Kind] = []
         self._kind_numbers: dict[_Kind, int] = {}
+        self._kind_labels: list[frozenset[str]] = []
         self._kinds_of_place: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._successions: list[_Succession] = []
         self._succession_rows = np.empty((0, 3), np.int64)  # the same, made when asked for
@@ -132,6 +133,7 @@ class ScopeTable:
         if number is None:
             number = self._kind_numbers[kind] = len(self._kinds)
             self._kinds.append(kind)
+            self._kind_labels.append(frozenset(label.casefold() for label in kind.audience))
             self._kinds_of_place[kind.tenant, kind.place].append(number)
         return number
 
@@ -169,13 +171,12 @@ class ScopeTable:
 
     def _admitted(self, scope: Scope) -> list[int]:
         places = {place for named in scope.place for place in ancestors(named)} or {"world"}
-        labels = {label.casefold() for label in scope.audience}
+        labels = frozenset(label.casefold() for label in scope.audience)
         return [
             number
             for place in sorted(places)
             for number in self._kinds_of_place.get((scope.tenant, place), ())
-            if not (audience := self._kinds[number].audience)
-            or any(label.casefold() in labels for label in audience)
+            if not (bound := self._kind_labels[number]) or not bound.isdisjoint(labels)
         ]
 
     def _ended_as_of(self, revision: int) -> NDArray[np.int64]:

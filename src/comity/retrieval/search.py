@@ -8,6 +8,7 @@ of the scope that has a declared conflict with one of those found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from pydantic import Field
@@ -76,13 +77,14 @@ def rank(
     memory: Memory, question: str, mask: ScopeMask, depth: int = _DEPTH
 ) -> list[tuple[int, float]]:
     """Rows of the mask with their fused scores, best first, from the first `depth` of each kind."""
-    vector = memory.embedder.embed_query(question)
-    nearest = memory.index.nearest(vector, mask, depth)
-    matching = memory.index.matching(question, mask, depth)
+    with ThreadPoolExecutor(1) as pool:
+        matching = pool.submit(memory.index.matching, question, mask, depth)
+        vector = memory.embedder.embed_query(question)
+        nearest = memory.index.nearest(vector, mask, depth)
     return fuse(
         [
             (_DENSE_WEIGHT, nearest.positions.tolist()),
-            (_WORDS_WEIGHT, matching.positions.tolist()),
+            (_WORDS_WEIGHT, matching.result().positions.tolist()),
         ]
     )
 
