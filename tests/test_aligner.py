@@ -32,12 +32,12 @@ async def test_an_answer_cites_its_rules_and_leaves_a_whole_record(
     memory: Memory, clock: Clock
 ) -> None:
     memory.add(RULES)
-    model = ScriptedModel(["  On a leash [2]. "], name="fake-1")
+    model = ScriptedModel(["  On a leash [R2]. "], name="fake-1")
     answer = await Aligner(memory, model).answer("May dogs run free in the park?", SHANGHAI)
-    assert answer.text == "On a leash [2]."
+    assert answer.text == "On a leash [R2]."
     assert [citation.id for citation in answer.citations] == ["leash"]
     citation = answer.citations[0]
-    assert answer.text[citation.start : citation.end] == "[2]"
+    assert answer.text[citation.start : citation.end] == "[R2]"
     decision = answer.decision
     assert decision == decisions(memory)[0]
     assert (decision.revision, decision.made_at, decision.model) == (1, clock.now, "fake-1")
@@ -52,6 +52,7 @@ async def test_an_answer_cites_its_rules_and_leaves_a_whole_record(
     assert decision.prompt_sha256 == prompt_hash(model.requests[0].messages)
     assert decision.answer == answer.text
     assert decision.citations == answer.citations
+    assert (citation.by, decision.unknown_marks) == ("mark", ())
     [finding] = decision.findings
     assert (finding.rule, finding.outcome) == ("check", "not_checked")
     assert set(decision.timings) == {"search", "compose", "model"}
@@ -59,13 +60,44 @@ async def test_an_answer_cites_its_rules_and_leaves_a_whole_record(
     assert verify(decisions(memory)) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "cited", "unknown"),
+    [
+        ("In the park, dogs go on a leash.", [("leash", "words")], ()),
+        ("Dogs go on a leash in the park [R9].", [("leash", "words")], ("[R9]",)),
+        ("Be polite [R1], as [R9] says.", [("must", "mark")], ("[R9]",)),
+        ("I cannot tell, says [R9].", [], ("[R9]",)),
+        ("Nobody knows what the weather brings.", [], ()),
+    ],
+)
+async def test_citations_by_words_and_unknown_marks_are_on_record(
+    memory: Memory, text: str, cited: list[tuple[str, str]], unknown: tuple[str, ...]
+) -> None:
+    memory.add(RULES)
+    answer = await Aligner(memory, ScriptedModel([text])).answer("Dogs in the park?", SHANGHAI)
+    assert [(each.id, each.by) for each in answer.citations] == cited
+    assert answer.decision.unknown_marks == unknown
+    assert decisions(memory) == [answer.decision]
+    assert answer.decision.citations == answer.citations
+    assert verify(decisions(memory)) is None
+
+
+async def test_the_note_that_rules_may_be_missing_can_be_left_out(memory: Memory) -> None:
+    memory.add(RULES)
+    model = ScriptedModel(["Yes."])
+    for options in (Options(), Options(incomplete_note=False)):
+        await Aligner(memory, model, options).answer("Dogs?", SHANGHAI)
+    told = ["may be incomplete" in request.messages[0].content for request in model.requests]
+    assert told == [True, False]
+
+
 async def test_a_stream_gives_the_text_and_then_the_answer(memory: Memory) -> None:
     memory.add(RULES)
-    aligner = Aligner(memory, ScriptedModel(["On a leash [2]."], piece=3))
+    aligner = Aligner(memory, ScriptedModel(["On a leash [R2]."], piece=3))
     items = [item async for item in aligner.stream("Dogs in the park?", SHANGHAI)]
     last = items.pop()
     assert isinstance(last, Answer)
-    assert len(items) == 5
+    assert len(items) == 6
     assert "".join(str(item) for item in items) == last.text == last.decision.answer
     assert len(decisions(memory)) == 1
 
@@ -103,7 +135,7 @@ async def test_two_places_and_two_dates_have_rules_of_their_own(memory: Memory) 
 
 async def test_a_place_in_the_question_is_enough(memory: Memory) -> None:
     memory.add(RULES)
-    model = ScriptedModel(["可以 [1]。"])
+    model = ScriptedModel(["可以 [R1]。"])
     answer = await Aligner(memory, model).answer("在上海可以遛狗吗？")
     assert answer.decision.scope.place == ("CN-SH",)
     assert "规则" in model.requests[0].messages[0].content
@@ -122,7 +154,7 @@ async def test_a_model_that_fails_leaves_no_answer_and_no_record(memory: Memory)
     late = ScriptedModel(["x"], error=ModelTimeout("too late"))
     with pytest.raises(ModelTimeout, match="too late"):
         await Aligner(memory, late).answer("Dogs?")
-    cut = Aligner(memory, ScriptedModel(["On a leash [2]."], piece=3, cut_after=2))
+    cut = Aligner(memory, ScriptedModel(["On a leash [R2]."], piece=3, cut_after=2))
     with pytest.raises(ModelError, match="cut before its end"):
         await cut.answer("Dogs?")
     assert decisions(memory) == []
@@ -158,7 +190,7 @@ async def test_a_conversation_is_searched_by_its_last_questions(memory: Memory) 
 
 
 async def test_a_memory_without_rules_still_answers_on_record(memory: Memory) -> None:
-    model = ScriptedModel(["I do not know [1]."])
+    model = ScriptedModel(["I do not know [R1]."])
     answer = await Aligner(memory, model).answer("Dogs?")
     assert answer.citations == ()
     assert answer.decision.kept == ()

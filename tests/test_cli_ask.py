@@ -18,7 +18,7 @@ RULES = """\
 {"id": "kindness", "text": "Answer kindly.", "mandatory": true, "enforcement": "revise"}
 {"id": "bakers", "text": "Bakers keep dogs out of the bakery.", "audience": ["baker"]}
 """
-QUESTION = "May dogs run free in Elm [1]?"
+QUESTION = "May dogs run free in Elm [R1]?"
 
 
 @pytest.fixture
@@ -146,8 +146,9 @@ def test_an_answer_comes_with_its_citations_scope_and_decision(comity: Command) 
     result = comity("ask", QUESTION)
     assert result.exit_code == 0
     assert result.stdout.startswith(QUESTION)
-    row = next(line for line in result.stdout.splitlines() if line.startswith("[1]"))
-    assert ("dogs@1" in row, "from 2024-01-01" in row, "XA-NO" in row) == (True, True, True)
+    row = next(line for line in result.stdout.splitlines() if line.startswith("[R1]"))
+    assert row.split()[:3] == ["[R1]", "mark", "dogs@1"]
+    assert ("from 2024-01-01" in row, "XA-NO" in row) == (True, True)
     assert "Elm (XA-NO/Elm), from the question" in result.stderr
     assert "not checked, though these rules ask for it: kindness" in result.stderr
     assert "comity decisions show d-" in result.stderr
@@ -172,6 +173,34 @@ def test_an_answer_without_rules_stands_beside_the_aligned_one(comity: Command) 
 def test_an_answer_that_cites_nothing_says_so(comity: Command) -> None:
     result = comity("ask", "May dogs run in Elm?")
     assert "cites none of the rules" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("question", "note"),
+    [
+        ("Says [R9] that bread is good in Elm?", "cites [R9], which is none of the rules it was"),
+        ("Bread in Elm [R8, R9]?", "cites [R8], [R9], which are none of the rules it was given"),
+    ],
+)
+def test_marks_of_no_rule_are_told_with_the_answer_and_in_its_record(
+    comity: Command, question: str, note: str
+) -> None:
+    result = comity("ask", question)
+    assert note in result.stderr
+    decision = result.stderr.split()[-1]
+    assert note in comity.done("decisions", "show", decision)
+    assert comity.json("decisions", "show", decision)["unknown_marks"] == note[6:].split(", which")[
+        0
+    ].split(", ")
+
+
+def test_a_rule_that_the_answer_repeats_is_cited_by_words(comity: Command) -> None:
+    result = comity("ask", "In Norl, dogs must be kept on a lead")
+    row = next(line for line in result.stdout.splitlines() if "dogs@1" in line)
+    assert row.split()[:3] == ["[R1]", "words", "dogs@1"]
+    assert "none of the rules" not in result.stderr
+    shown = comity.done("decisions", "show", result.stderr.split()[-1])
+    assert row.split()[:3] in [line.split()[:3] for line in shown.splitlines()]
 
 
 def test_what_the_budget_left_out_is_said(comity: Command) -> None:

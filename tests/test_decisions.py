@@ -16,7 +16,7 @@ from comity.alignment.decisions import append, new_id, prompt_hash, record_hash,
 from comity.errors import NotFound
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
-from comity.records import Decision, Message, RuleRef
+from comity.records import Citation, Decision, Message, RuleRef
 from conftest import Clock
 
 
@@ -61,6 +61,8 @@ def test_an_edited_record_is_found(at: int, data: st.DataObject) -> None:
         "tenant": "other",
         "previous_hash": "f" * 64,
         "kept": (RuleRef(id="a", version=1),),
+        "citations": (Citation(id="a", version=1, label="[R1]", start=0, end=4, by="words"),),
+        "unknown_marks": ("[R9]",),
         "timings": {},
         "hash": "0" * 64,
     }
@@ -145,7 +147,7 @@ async def test_a_decision_made_again_is_the_same_after_many_changes(
     memory: Memory, clock: Clock
 ) -> None:
     memory.add(RULES)
-    aligner = Aligner(memory, ScriptedModel(["Yes [1]."]))
+    aligner = Aligner(memory, ScriptedModel(["Yes [R1]."]))
     decision = (await aligner.answer("May dogs run free in the park?")).decision
     assert [ref.id for ref in decision.overruled] == ["free"]
     for n in range(10):

@@ -311,6 +311,22 @@ def test_many_rules_are_saved_without_being_asked(tmp_path: Path) -> None:
     indexed.store.close()
 
 
+def test_words_of_every_fifth_rule_count_only_where_no_other_word_is_asked(tmp_path: Path) -> None:
+    indexed = open_indexed(tmp_path)
+    shared = [Rule(id=f"r{n}", text=f"dogs {n}") for n in range(1_100)]
+    indexed.add(Rule(id="rare", text="zebras graze"), *shared)
+    indexed.index.catch_up()  # saves, for they are many
+    indexed.add(Rule(id="new", text="zebras and dogs"))
+    assert sorted(indexed.matching("dogs zebras", k=2_000)) == ["new", "rare"]
+    assert indexed.matching("dogs 17") == ["r17"]
+    assert len(indexed.matching("dogs", k=2_000)) == 1_101
+    indexed.store.close()
+
+
+def test_in_a_small_memory_common_words_count_beside_rare_ones(saved: Indexed) -> None:
+    assert len(saved.matching("dogs zebras", k=100)) == len(TEXTS) / 2
+
+
 def test_threads_search_while_another_writes(tmp_path: Path) -> None:
     indexed = open_indexed(tmp_path)
     indexed.add(Rule(id="first", text="dogs", mandatory=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from comity.memory.memory import Memory
 from comity.records import Hit, Rule, Scope
 from comity.retrieval.fuse import RANK_CONSTANT, fuse
 from comity.retrieval.search import search
-from conftest import Clock
+from conftest import Clock, OpenMemory
 
 
 @given(st.lists(st.lists(st.integers(0, 20), unique=True), max_size=4))
@@ -115,3 +117,43 @@ def test_a_reranker_sees_more_than_it_may_keep(memory: Memory) -> None:
 def test_odd_questions_are_answered(memory: Memory, question: str) -> None:
     memory.add(Rule(id="a", text="dogs"))
     assert [hit.rule.id for hit in search(memory, question, Scope()).hits] == ["a"]
+
+
+@pytest.mark.parametrize("memories", [1, 2])
+def test_a_search_sees_whole_changes_while_another_thread_commits_and_saves(
+    open_memory: OpenMemory, memories: int
+) -> None:
+    opened = [open_memory() for _ in range(memories)]
+    writer, reader = opened[0], opened[-1]
+    writer.add(Rule(id="must", text="dogs", mandatory=True))
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            for n in range(15):
+                writer.add([Rule(id=f"{n}-{i}", text="dogs", mandatory=i > 1) for i in range(4)])
+                writer.amend("must", {"text": f"dogs on {n} leashes"})
+                writer.index.save()
+        finally:
+            done.set()
+
+    def read(_: int) -> list[int]:
+        seen = [0]
+        while not done.is_set():
+            held = writer.revision
+            found = search(reader, "dogs", Scope(), k=100)
+            assert found.revision >= max(held, seen[-1])
+            changes = found.revision - 1
+            rules = {hit.rule.id: hit.rule for hit in found.hits}
+            assert len(rules) == len(found.hits) == 1 + 4 * ((changes + 1) // 2)
+            assert rules["must"].version == 1 + changes // 2
+            assert {rule.key for rule in found.candidates} == {r.key for r in rules.values()}
+            seen.append(found.revision)
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = pool.submit(write)
+        reads = list(pool.map(read, range(2)))
+        writing.result()
+    assert min(map(len, reads)) > 1
+    assert search(reader, "dogs", Scope(), k=100).revision == 31

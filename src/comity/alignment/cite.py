@@ -11,8 +11,16 @@ from comity.records import Citation, Rule
 
 _NUMBER = r"R?\d{1,4}"
 _MARK = re.compile(rf"[\[【［]\s*({_NUMBER}(?:\s*[,，、;；]\s*{_NUMBER})*)\s*[\]】］]")
-_SENTENCE = re.compile(r"[^。！？!?\n]+?(?:[。！？\n]|[.!?](?=\s|$)|$)")
+_SENTENCE = re.compile(r"\S.*?(?:[。！？]|[.!?](?=\s)|$)", re.MULTILINE)
 _SHARED = 0.6  # of a sentence's words
+_FEWEST = 4  # words: "No." and "可以。" repeat no rule
+_SPELLED = re.compile(
+    "[零〇一二两三四五六七八九十百千万亿]{2,}"
+    "|[一二两三四五六七八九十](?=[年月周日天时点小分元倍次个只人名岁米条款])"
+    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
+    r"|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+    r"|hundred|thousand|million|half|twice|noon|midnight)\b"
+)
 
 
 class Cited(NamedTuple):
@@ -33,9 +41,10 @@ def cite(text: str, rules: Sequence[Rule]) -> Cited:
     found: dict[int, Citation] = {}
     unknown: list[str] = []
     for mark in _MARK.finditer(text):
-        for number in map(int, re.findall(r"\d+", mark[1])):
+        for name in re.findall(_NUMBER, mark[1]):
+            number = int(name.removeprefix("R"))
             if not 1 <= number <= len(rules):
-                unknown.append(mark[0])
+                unknown.append(f"[{name}]")
             elif number not in found:
                 found[number] = citation(number, rules[number - 1], mark.span(), "mark")
     if not found:
@@ -72,19 +81,32 @@ def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
     A number in the sentence must stand in the rule: an answer with another hour or amount does
     not repeat it.
     """
-    known = [set(words(f"{rule.heading} {rule.text}")) for rule in rules]
+    known = [_said(f"{rule.heading} {rule.text}") for rule in rules]
     for sentence in _SENTENCE.finditer(text):
-        said = set(words(sentence[0]))
-        numbers = {word for word in said if word.isdecimal()}
+        said = _said(_MARK.sub(" ", sentence[0]))
+        if len(said.words) < _FEWEST:
+            continue
         shares = [
-            (len(said & rule) / len(said), -place)
+            (len(said.words & rule.words) / len(said.words), -place)
             for place, rule in enumerate(known)
-            if said and numbers <= rule
+            if said.numbers <= rule.numbers
         ]
         share, place = max(shares, default=(0.0, 0))
         if share >= _SHARED:
             number = 1 - place
             yield _Numbered(number, citation(number, rules[-place], sentence.span(), "words"))
+
+
+class _Said(NamedTuple):
+    words: frozenset[str]
+    numbers: frozenset[str]
+
+
+def _said(text: str) -> _Said:
+    """The words of a text, and its numbers as they are written: `22`, `9pm`, `二十`, `twenty`."""
+    said = frozenset(words(text))
+    figures = {word for word in said if any(map(str.isdigit, word))}
+    return _Said(said, frozenset(figures.union(_SPELLED.findall(text.lower()))))
 
 
 def _start(cited: Citation) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comity.cli.asker import catch_up, given_scope, note_scope, scope_options
+from comity.cli.decisions import strangers
 from comity.cli.output import note, plain, say, say_json, say_table, validity, waiting
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
@@ -117,10 +118,11 @@ def _say_basis(memory: Memory, question: str, given: Scope, answer: Answer) -> N
     say()
     if answer.citations:
         say_table(
-            ("cited", "rule", "title", "article", "valid", "place"),
+            ("cited", "by", "rule", "title", "article", "valid", "place"),
             [
                 (
                     citation.label,
+                    citation.by,
                     f"{citation.id}@{citation.version}",
                     citation.title,
                     citation.article,
@@ -145,6 +147,8 @@ def _place_of(memory: Memory, rule_id: str, version: int, tenant: str) -> str:
 
 def _note_gaps(answer: Answer) -> None:
     decision = answer.decision
+    if decision.unknown_marks:
+        note(strangers(decision.unknown_marks))
     if decision.left_out:
         names = ", ".join(rule.id for rule in decision.left_out)
         note(f"left out, for they did not fit --budget: {names}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -71,6 +71,9 @@ def _say(memory: Memory, decision: Decision) -> None:
     say_fields(_facts(decision))
     _section("Answer")
     say(decision.answer)
+    if decision.unknown_marks:
+        say()
+        say(strangers(decision.unknown_marks))
     _section("In force, in order of precedence")
     _say_kept(memory, decision)
     if decision.overruled:
@@ -92,6 +95,12 @@ def _say(memory: Memory, decision: Decision) -> None:
     say_fields(_record(decision))
 
 
+def strangers(marks: Sequence[str]) -> str:
+    """What to tell of an answer's marks that name no rule."""
+    are = "is" if len(marks) == 1 else "are"
+    return f"the answer cites {', '.join(marks)}, which {are} none of the rules it was given"
+
+
 def _section(title: str) -> None:
     say()
     say(title, bold=True)
@@ -111,13 +120,13 @@ def _facts(decision: Decision) -> list[tuple[str, str]]:
 
 
 def _say_kept(memory: Memory, decision: Decision) -> None:
-    labels = {(c.id, c.version): c.label for c in decision.citations}
+    cited = {(c.id, c.version): (c.label, c.by) for c in decision.citations}
     rows = []
     for ref in decision.kept:
         rule = memory.get(ref.id, version=ref.version, tenant=decision.tenant)
         rows.append(
             (
-                labels.get(rule.key, ""),
+                *cited.get(rule.key, ("", "")),
                 _name(ref),
                 rule.heading,
                 rule.authority,
@@ -126,7 +135,7 @@ def _say_kept(memory: Memory, decision: Decision) -> None:
                 "yes" if rule.mandatory else "",
             )
         )
-    columns = ("cited", "rule", "heading", "authority", "place", "valid", "mandatory")
+    columns = ("cited", "by", "rule", "heading", "authority", "place", "valid", "mandatory")
     say_table(columns, rows)
 
 
