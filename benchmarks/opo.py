@@ -35,7 +35,7 @@ def rule_files(data: Path) -> list[Path]:
 
 def questions(data: Path, name: str, rules: Sequence[Rule]) -> list[Question]:
     """All questions of a set that name gold rules; text is the stem with its options."""
-    by_name = {(rule.title, rule.article): rule.id for rule in rules}
+    by_name = {(_plain(rule.title), rule.article): rule.id for rule in rules}
     file = data / "questions" / f"a_{SETS[name]}.csv"
     with file.open(encoding="utf-8-sig", newline="") as stream:
         found = [_question(row, by_name) for row in csv.DictReader(stream)]
@@ -45,9 +45,13 @@ def questions(data: Path, name: str, rules: Sequence[Rule]) -> list[Question]:
 def _question(row: dict[str, str], by_name: dict[tuple[str, str], str]) -> Question:
     title, _, rest = row["principle"].partition("规定:")
     articles = _GOLD.findall("规定:" + rest)
-    gold = [by_name.get((title.strip(), article)) for article in articles]
+    gold = [by_name.get((_plain(title), article)) for article in articles]
     options = "\n".join(row[letter] for letter in "ABCD")
     return Question(f"{row['question']}\n{options}", frozenset(id for id in gold if id))
+
+
+def _plain(title: str) -> str:
+    return re.sub(r"[\s\u200b]", "", title)
 
 
 class OpoRetriever:

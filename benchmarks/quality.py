@@ -16,13 +16,13 @@ from benchmarks.report import Measure
 from comity.alignment.compose import pack
 from comity.alignment.precedence import rule_on
 from comity.documents.extract import extract
+from comity.errors import ModelMissing
 from comity.memory.imports import commit_import, plan_import
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.memory.store import PlaceNames
 from comity.models.chat import open_model
 from comity.models.pull import model_path
-from comity.errors import ModelMissing
 from comity.records import Rule, Scope
 from comity.retrieval.search import search
 from comity.samples import sample_folder

@@ -33,12 +33,14 @@ _ARTICLES = 50
 _PROVINCES = ("CN-HN", "CN-SH", "CN-ZJ", "CN-GD", "CN-QH", "CN-BJ", "CN-SC", "CN-XJ")
 _CITIES = (
     "CN-HN/长沙市", "CN-HN/岳阳市", "CN-ZJ/杭州市", "CN-ZJ/温州市", "CN-GD/深圳市", "CN-GD/佛山市",
-    "CN-QH/西宁市", "CN-SC/成都市", "CN-SC/绵阳市", "CN-XJ/喀什地区", "CN-GD/广州市", "CN-HN/永州市",
+    "CN-QH/西宁市", "CN-SC/成都市", "CN-SC/绵阳市", "CN-XJ/喀什地区", "CN-GD/广州市",
+    "CN-HN/永州市",
 )  # fmt: skip
 _PLACES = (*_PROVINCES, *_CITIES)
 _SUBJECTS = (
-    "噪声 犬只 酒类 食品 广告 租赁 无人机 药品 礼品 工时 烟花 用水 摄影 垃圾 停车 学校".split()
-)
+    "噪声", "犬只", "酒类", "食品", "广告", "租赁", "无人机", "药品", "礼品", "工时", "烟花",
+    "用水", "摄影", "垃圾", "停车", "学校",
+)  # fmt: skip
 _VOCABULARY = [
     chr(0x4E00 + first) + chr(0x4E00 + second)
     for first, second in np.random.default_rng(_SEED).integers(0, 3000, (20_000, 2)).tolist()
@@ -229,7 +231,7 @@ def of_the_command(folder: Path) -> list[Measure]:
     file = next((f for f in (folder / "opo.db", folder / "samples.db") if f.exists()), None)
     if file is None:
         return []
-    command = [sys.executable, "-m", "comity.cli", "search", "公司可以收受礼品吗？", "--json"]
+    command = [sys.executable, "-m", "comity", "search", "公司可以收受礼品吗？", "--json"]
     environment = os.environ | {"COMITY_MEMORY": f"sqlite:///{file.absolute()}"}
     taken = []
     for _ in range(7):

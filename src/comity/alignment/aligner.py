@@ -11,7 +11,7 @@ from pydantic import Field
 
 from comity.alignment import decisions
 from comity.alignment.cite import cite
-from comity.alignment.compose import Prompt, compose, language_of
+from comity.alignment.compose import Prompt, compose, prompt_language
 from comity.alignment.precedence import rule_on
 from comity.errors import ModelNonsense
 from comity.memory.locate import locate
@@ -135,7 +135,7 @@ class Aligner:
             count_tokens=self.model.count_tokens,
             name_place=self.memory.gazetteer(scope.tenant).name,
             may_be_incomplete=self.options.incomplete_note,
-            language=language_of(_asked(conversation)[-1]),
+            language=prompt_language(_asked(conversation)[-1]),
         )
 
     def _request(self, prompt: Prompt) -> Request:

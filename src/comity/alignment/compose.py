@@ -7,6 +7,7 @@ in order of precedence, each rule labelled with its place and validity; what doe
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,6 +18,9 @@ from typing import Any
 from pydantic import Field
 
 from comity.records import Hit, Message, Record, Rule, Ruling, Scope
+
+_RANK_OFFSET = 3
+_COST_POWER = 0.25
 
 CountTokens = Callable[[str], int]
 NamePlace = Callable[[str, str], str]
@@ -62,7 +66,7 @@ def compose(
     label = _labeller(words, name_place, language)
     packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
     head = words["rules" if packed.rules else "no_rules"].format(
-        place=_and(name_place(place, language) for place in scope.place),
+        place=_one_line(_and(name_place(place, language) for place in scope.place)),
         date=_day(scope.at) if scope.at else "",
     )
     listed = [label(number, rule) for number, rule in enumerate(packed.rules, start=1)]
@@ -82,21 +86,30 @@ def compose(
 
 
 def pack(ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule], int]) -> Packed:
-    """Choose the kept rules that fit into a budget of tokens."""
-    relevance = _relevance(ruling, hits)
-    by_relevance = sorted(
-        ruling.kept, key=lambda rule: (not rule.mandatory, relevance.get(rule.key, len(hits)))
-    )
+    """Choose the kept rules that fit into a budget of tokens.
+
+    Mandatory rules come first. Of the others those come first whose likelihood to be needed,
+    which falls with their rank as 1 / (3 + rank), from rank 0, is highest for the fourth root of
+    what they cost: a long rule has to be somewhat likelier than a short one. (Constants measured:
+    docs/design/retrieval.md.)
+    """
+    ranks = _relevance(ruling, hits)
+    costs = {rule.key: cost(rule) for rule in ruling.kept}
+
+    def worth(rule: Rule) -> float:
+        rank = ranks.get(rule.key, len(hits))
+        return 1 / (_RANK_OFFSET + rank) / math.pow(max(costs[rule.key], 1), _COST_POWER)
+
     chosen: set[tuple[str, int]] = set()
     left_out: list[Rule] = []
     used = 0
-    for rule in by_relevance:
-        tokens = cost(rule)
-        if rule.mandatory or used + tokens <= budget:
+    for rule in sorted(ruling.kept, key=lambda rule: (not rule.mandatory, -worth(rule))):
+        if rule.mandatory or used + costs[rule.key] <= budget:
             chosen.add(rule.key)
-            used += tokens
+            used += costs[rule.key]
         else:
             left_out.append(rule)
+    left_out.sort(key=lambda rule: ranks.get(rule.key, len(hits)))
     rules = tuple(rule for rule in ruling.kept if rule.key in chosen)
     return Packed(rules=rules, left_out=tuple(left_out), tokens=used)
 
@@ -119,7 +132,7 @@ def wording(language: str) -> Mapping[str, Any]:
     return tomllib.loads(text)
 
 
-def language_of(text: str) -> str:
+def prompt_language(text: str) -> str:
     """`zh` for a text with a fair share of Chinese characters, else `en`."""
     chinese = sum("\u4e00" <= char <= "\u9fff" for char in text)
     return "zh" if chinese * 5 > len(text) else "en"
@@ -133,14 +146,14 @@ def _labeller(
             words["authorities"].get(rule.authority, rule.authority),
             name_place(rule.place, language),
             _validity(rule, words),
-            words["binds"].format(audience=_one_line(_and(rule.audience))) if rule.audience else "",
+            words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
             words["mandatory"] if rule.mandatory else "",
         ]
         line: str = words["rule"].format(
             number=number,
             heading=_one_line(_heading(rule, words)),
-            qualities=words["separator"].join(filter(None, qualities)),
-            text=rule.text.replace("\n", "\n  "),  # so that no line of it can pass for a label
+            qualities=_one_line(words["separator"].join(filter(None, qualities))),
+            text="\n  ".join(rule.text.splitlines()),  # no line of it can pass for a label
         )
         return line
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from comity.records import Answer, Reply, Scope
     from comity.settings import Settings
 
+_NAMED = 3  # rules in a note; the record has them all
+
 
 @click.command("ask")
 @click.argument("question", type=QUESTION)
@@ -150,7 +152,9 @@ def _note_gaps(answer: Answer) -> None:
     if decision.unknown_marks:
         note(strangers(decision.unknown_marks))
     if decision.left_out:
-        names = ", ".join(rule.id for rule in decision.left_out)
+        first = ", ".join(rule.id for rule in decision.left_out[:_NAMED])
+        more = len(decision.left_out) - _NAMED
+        names = first if more < 1 else f"{first} and {more} less similar ones"
         note(f"left out, for they did not fit --budget: {names}")
     unchecked = [f.rule for f in decision.findings if f.outcome == "not_checked"]
     if unchecked:

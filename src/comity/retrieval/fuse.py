@@ -17,8 +17,8 @@ def fuse(rankings: Iterable[tuple[float, Sequence[int]]]) -> list[tuple[int, flo
     """Reciprocal rank fusion of weighted rankings of rows, best first.
 
     Each ranking is a weight and rows, best first. A row's score is the sum over the rankings of
-    weight / (RANK_CONSTANT + rank), with ranks from 1. Ties go to the lower row, so that the order never
-    depends on chance.
+    weight / (RANK_CONSTANT + rank), with ranks from 1. Ties go to the lower row, so that the
+    order never depends on chance.
     """
     scores: dict[int, float] = defaultdict(float)
     for weight, rows in rankings:
