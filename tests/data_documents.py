@@ -24,10 +24,10 @@ def pdf(
     pages: Sequence[Sequence[str]], head: str = "", *, password: str = "", chinese: bool = False
 ) -> bytes:
     """A PDF with these lines on its pages, a running head and a page number on each."""
-    from reportlab.lib.pagesizes import A5  # type: ignore[import-untyped]
-    from reportlab.pdfbase import pdfmetrics  # type: ignore[import-untyped]
-    from reportlab.pdfbase.cidfonts import UnicodeCIDFont  # type: ignore[import-untyped]
-    from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
+    from reportlab.lib.pagesizes import A5
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.pdfgen.canvas import Canvas
 
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
     font = "STSong-Light" if chinese else "Helvetica"

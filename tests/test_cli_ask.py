@@ -204,10 +204,13 @@ def test_a_rule_that_the_answer_repeats_is_cited_by_words(comity: Command) -> No
 
 
 def test_what_the_budget_left_out_is_said(comity: Command) -> None:
-    assert (
-        "left out, for they did not fit --budget: "
-        in comity("ask", QUESTION, "--budget", "0").stderr
-    )
+    left_out = "left out, for they did not fit --budget: "
+    few = comity("ask", QUESTION, "--budget", "0").stderr
+    assert {"dogs", "bread"} == set(few.split(left_out)[1].splitlines()[0].split(", "))
+    more = "".join(f'{{"id": "r{n}", "text": "Cats may sleep, {n}."}}\n' for n in range(9))
+    comity.done("add", comity.write("more.jsonl", more))
+    many = comity("ask", QUESTION, "--budget", "0").stderr
+    assert many.split(left_out)[1].splitlines()[0].endswith(" and 8 less similar ones")
 
 
 def test_a_decision_reads_as_an_explanation(comity: Command) -> None:

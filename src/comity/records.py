@@ -117,10 +117,9 @@ class Rule(Record):
 
     @model_validator(mode="after")
     def _validity_runs_forward(self) -> Self:
-        if self.valid_from and self.valid_to and self.valid_to <= self.valid_from:
-            raise ValueError(
-                f"valid_to {self.valid_to:%Y-%m-%d} is not after valid_from {self.valid_from:%Y-%m-%d}"
-            )
+        since, until = self.valid_from, self.valid_to
+        if since and until and until <= since:
+            raise ValueError(f"valid_to {until:%Y-%m-%d} is not after valid_from {since:%Y-%m-%d}")
         return self
 
     @property

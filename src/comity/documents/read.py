@@ -151,7 +151,7 @@ def _docx_html(path: Path, data: bytes) -> str:
     from zipfile import BadZipFile
     from zlib import error as ZlibError
 
-    import mammoth  # type: ignore[import-untyped]
+    import mammoth
 
     styles = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
     try:
