@@ -15,7 +15,7 @@ import comity
 ROOT = Path(comity.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
-    {"records", "errors"},
+    {"records", "errors", "cache"},
     {"documents", "memory", "models", "samples"},
     {"retrieval"},
     {"alignment"},

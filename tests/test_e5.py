@@ -171,7 +171,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> No
 def test_the_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from comity.memory.e5 import cache_folder
+    from comity.cache import cache_folder
 
     monkeypatch.setenv("COMITY_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

@@ -18,22 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from comity.cache import cache_folder
 from comity.errors import EmbedderError
 from comity.memory.e5_tokens import UnigramTokenizer
 from comity.memory.e5_weights import Vocabulary, Weights, packaged_weights, split_blocks
 
 GRAPH_VERSION = 1
 """Raised whenever `e5_graph` writes other numbers: part of the embedder's id and file name."""
-
-
-def cache_folder() -> Path:
-    """Where Comity keeps what it can make again: `COMITY_CACHE`, else the user's cache folder."""
-    named = os.environ.get("COMITY_CACHE")
-    if named:
-        return Path(named)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("comity"))
 
 
 class E5Embedder:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from comity.cache import cache_folder
 from comity.errors import UnknownPlace
 from comity.memory.mentions import Mention, Span, collapse, in_hyphened, only, resolve, stands
 from comity.memory.names import Fold, in_word, lengths_by_start
@@ -101,9 +102,7 @@ class Gazetteer:
 
     @cached_property
     def _world(self) -> Table:
-        from platformdirs import user_cache_path
-
-        return load_table(self._cache or user_cache_path("comity", appauthor=False))
+        return load_table(self._cache or cache_folder())
 
     @cached_property
     def _own_shown(self) -> dict[str, str]:

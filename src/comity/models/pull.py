@@ -22,6 +22,7 @@ from typing import Protocol
 
 from pydantic import Field
 
+from comity.cache import cache_folder
 from comity.errors import ModelError, ModelMissing, SettingsError
 from comity.records import Record
 
@@ -77,11 +78,8 @@ class Source(Protocol):
 
 
 def models_folder() -> Path:
-    """Where models are kept: `COMITY_CACHE`, else the user's cache folder, and there `models`."""
-    from platformdirs import user_cache_path
-
-    kept = os.environ.get("COMITY_CACHE")
-    return (Path(kept).expanduser() if kept else user_cache_path("comity")) / "models"
+    """Where models are kept: `models` in the cache folder."""
+    return cache_folder() / "models"
 
 
 def model_path(name: str = DEFAULT_MODEL, folder: Path | None = None) -> Path:
