@@ -27,7 +27,7 @@ def main() -> None:
             measures += quality.on_opo(arguments.data, folder)
         else:
             measures += quality.on_samples(folder)
-        measures += speed.of_search(arguments.rules)
+        measures += speed.of_search(arguments.rules, Path(scratch))
         measures += speed.of_embedding(arguments.data)
         measures += speed.of_the_command(folder)
     publish("retrieval", measures)

@@ -20,7 +20,8 @@ from comity.errors import EmbedderError
 from comity.memory.dense import DenseIndex
 from comity.memory.embed import HashEmbedder
 from comity.memory.index import LocalIndex, remove_index
-from comity.memory.store import Change, SqliteStore, StoredRule, to_micros
+from comity.memory.sqlite import SqliteStore
+from comity.memory.store import Change, StoredRule, to_micros
 from comity.memory.vectors import VectorCache
 from comity.records import Rule, Scope
 from contracts.index import *  # noqa: F403 - the contract's tests

@@ -19,7 +19,8 @@ import apsw
 import pytest
 
 from comity.errors import DuplicateRule, MemoryDamaged, MemoryFull, MemoryTooNew, StoreError
-from comity.memory.store import SqliteStore, Store
+from comity.memory.sqlite import SqliteStore
+from comity.memory.store import Store
 from comity.records import Rule
 from contracts.store import *  # noqa: F403 - the contract's tests
 from contracts.store import change, decision
@@ -28,7 +29,8 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from comity.memory.store import Change, SqliteStore
+from comity.memory.sqlite import SqliteStore
+from comity.memory.store import Change
 from comity.records import Rule
 
 name, size = sys.argv[2], int(sys.argv[3])

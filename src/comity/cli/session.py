@@ -78,7 +78,7 @@ class Session:
         from comity.memory.embed import HashEmbedder
         from comity.memory.index import LocalIndex
         from comity.memory.memory import Memory, path_of
-        from comity.memory.store import SqliteStore
+        from comity.memory.sqlite import SqliteStore
         from comity.memory.vectors import VectorCache
 
         self._check_memory_is_there()

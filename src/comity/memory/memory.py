@@ -23,7 +23,8 @@ from comity.memory.embed import Embedder, open_embedder
 from comity.memory.index import Index, LocalIndex, Progress, remove_index
 from comity.memory.names import NameFinder
 from comity.memory.places import Gazetteer, OwnPlace
-from comity.memory.store import Change, PlaceNames, SqliteStore, Store, StoredRule
+from comity.memory.sqlite import SqliteStore
+from comity.memory.store import Change, PlaceNames, Store, StoredRule
 from comity.memory.vectors import VectorCache
 from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
 

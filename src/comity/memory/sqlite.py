@@ -1,0 +1,418 @@
+"""The book of record in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comity.errors import (
+    DuplicateRule,
+    MemoryDamaged,
+    MemoryFull,
+    MemoryTooNew,
+    NotFound,
+    StoreError,
+)
+from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
+from comity.memory.store import (
+    Change,
+    PlaceNames,
+    Revision,
+    StoredRule,
+    from_micros,
+    to_micros,
+)
+from comity.records import Decision, Rule
+
+if TYPE_CHECKING:
+    import apsw
+
+_BUSY_TIMEOUT_MS = 30_000
+_ROWS_AT_ONCE = 10_000
+
+
+class SqliteStore:
+    """Book of record in one SQLite file (or in memory), shared by threads and processes.
+
+    Each thread has a connection of its own; writers of all processes take turns. Commits are
+    synced to disk (`synchronous=FULL`) before they are acknowledged.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the file at `path`; `None` keeps everything in memory.
+
+        Raises `MemoryTooNew` for a file of a newer Comity, `MemoryDamaged` for a file that is
+        no SQLite database or another program's, and `StoreError` when it cannot be opened.
+        """
+        self.path = path
+        self._local = threading.local()
+        self._connections: list[apsw.Connection] = []
+        self._lock = threading.RLock()
+        self._shared = self._connect() if path is None else None
+        with _translated(path):
+            self._migrate()
+
+    def _connect(self) -> apsw.Connection:
+        import apsw
+
+        _refuse_affected_sqlite(apsw.sqlite_lib_version())
+        with _translated(self.path):
+            connection = apsw.Connection(str(self.path) if self.path else ":memory:")
+            connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+            connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
+        self._connections.append(connection)
+        return connection
+
+    @property
+    def _connection(self) -> apsw.Connection:
+        if self._shared is not None:
+            return self._shared
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect()
+        connection: apsw.Connection = self._local.connection
+        return connection
+
+    def _migrate(self) -> None:
+        connection = self._connection
+        # tables first: another process may be making this memory between two of these reads
+        tables = int(_value(connection, "SELECT count(*) FROM sqlite_schema"))
+        application = int(_value(connection, "PRAGMA application_id"))
+        version = int(_value(connection, "PRAGMA user_version"))
+        if application not in (0, APPLICATION_ID) or (application == 0 and tables):
+            raise MemoryDamaged(
+                f"{self.path} is another program's database: choose another --memory"
+            )
+        if version > len(MIGRATIONS):
+            raise MemoryTooNew(
+                f"{self.path} was written by a newer Comity (format {version}, this one reads up "
+                f"to {len(MIGRATIONS)}): upgrade with pip install -U comity"
+            )
+        if self.path:
+            _use_wal(connection)
+        if version < len(MIGRATIONS) or application == 0:
+            self._apply_migrations()
+
+    def _apply_migrations(self) -> None:
+        with self._writing() as connection:
+            for migration in MIGRATIONS[int(_value(connection, "PRAGMA user_version")) :]:
+                connection.execute(migration)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        with _translated(self.path):
+            if self._shared is None:
+                yield self._connection
+            else:
+                with self._lock:
+                    yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        with self._reading() as connection, self._lock:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def identity(self) -> str:
+        """As in `Store`."""
+        with self._reading() as connection:
+            return str(_value(connection, "SELECT value FROM identity"))
+
+    def revision(self) -> int:
+        """As in `Store`."""
+        with self._reading() as connection:
+            return int(_value(connection, "SELECT ifnull(max(number), 0) FROM revision"))
+
+    def commit(self, change: Change) -> int:
+        """As in `Store`."""
+        with self._writing() as connection:
+            number = int(_value(connection, "SELECT ifnull(max(number), 0) + 1 FROM revision"))
+            connection.execute(
+                "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    number,
+                    change.tenant,
+                    to_micros(change.made_at),
+                    change.kind,
+                    change.author,
+                    change.note,
+                ),
+            )
+            _insert_rules(connection, change, number)
+            connection.executemany(
+                "INSERT INTO place VALUES (?, ?, ?, ?) ON CONFLICT (tenant, code) "
+                "DO UPDATE SET names = excluded.names, revision = excluded.revision",
+                (
+                    (change.tenant, place.code, json.dumps(place.names, ensure_ascii=False), number)
+                    for place in change.places
+                ),
+            )
+        return number
+
+    def rows_after(self, row: int) -> Iterator[StoredRule]:
+        """As in `Store`."""
+        while True:
+            batch = list(
+                self._stored("WHERE rule.row > ? ORDER BY rule.row LIMIT ?", (row, _ROWS_AT_ONCE))
+            )
+            yield from batch
+            if len(batch) < _ROWS_AT_ONCE:
+                return
+            row = batch[-1].row
+
+    def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
+        """As in `Store`."""
+        found = {
+            stored.row: stored
+            for stored in self._stored(
+                "WHERE rule.row IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),)
+            )
+        }
+        missing = next((row for row in rows if row not in found), None)
+        if missing is not None:
+            raise NotFound(f"{self.path}: the book of record has no row {missing}")
+        return [found[row] for row in rows]
+
+    def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
+        """As in `Store`."""
+        return list(
+            self._stored(
+                "WHERE rule.tenant = ? AND rule.id = ? ORDER BY rule.version", (tenant, rule_id)
+            )
+        )
+
+    def latest(self, tenant: str, as_of: int | None = None) -> Iterator[StoredRule]:
+        """As in `Store`."""
+        until = self.revision() if as_of is None else as_of
+        return self._stored(
+            "JOIN (SELECT id, max(version) AS newest FROM rule WHERE tenant = ?1 "
+            "AND revision <= ?2 GROUP BY id) AS last ON last.id = rule.id "
+            "AND last.newest = rule.version WHERE rule.tenant = ?1 ORDER BY rule.id",
+            (tenant, until),
+        )
+
+    def _stored(self, clause: str, values: tuple[Any, ...]) -> Iterator[StoredRule]:
+        query = (
+            "SELECT rule.row, rule.revision, rule.record, revision.made_at FROM rule "
+            f"JOIN revision ON revision.number = rule.revision {clause}"
+        )
+        with self._reading() as connection:
+            found = _rows(connection, query, values)
+        for row, revision, record, made_at in found:
+            yield StoredRule(
+                row=row,
+                revision=revision,
+                rule=_read_rule(record, row),
+                recorded_at=from_micros(made_at),
+            )
+
+    def revisions(self, tenant: str, after: int = 0) -> list[Revision]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = _rows(
+                connection,
+                "SELECT number, tenant, made_at, kind, author, note FROM revision "
+                "WHERE tenant = ? AND number > ? ORDER BY number",
+                (tenant, after),
+            )
+        return [
+            Revision(
+                number=number, tenant=whose, made_at=from_micros(at), kind=kind, author=by, note=why
+            )
+            for number, whose, at, kind, by, why in found
+        ]
+
+    def places(self, tenant: str | None = None) -> list[PlaceNames]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = _rows(
+                connection,
+                "SELECT code, names FROM place WHERE ?1 IS NULL OR tenant = ?1 "
+                "ORDER BY revision, length(code), code",
+                (tenant,),
+            )
+        return [PlaceNames(code=code, names=tuple(json.loads(names))) for code, names in found]
+
+    def append_decision(self, tenant: str, seal: Callable[[str], Decision]) -> Decision:
+        """As in `Store`."""
+        with self._writing() as connection:
+            last = connection.execute(
+                "SELECT hash FROM decision WHERE tenant = ? ORDER BY number DESC LIMIT 1", (tenant,)
+            ).fetchone()
+            decision = seal(last[0] if last else "")
+            connection.execute(
+                "INSERT INTO decision (tenant, id, made_at, revision, record, hash) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    tenant,
+                    decision.id,
+                    to_micros(decision.made_at),
+                    decision.revision,
+                    decision.model_dump_json(),
+                    decision.hash,
+                ),
+            )
+        return decision
+
+    def decisions(self, tenant: str) -> Iterator[Decision]:
+        """As in `Store`."""
+        number = 0
+        while True:
+            with self._reading() as connection:
+                found = _rows(
+                    connection,
+                    "SELECT number, record FROM decision WHERE tenant = ? AND number > ? "
+                    "ORDER BY number LIMIT 500",
+                    (tenant, number),
+                )
+            if not found:
+                return
+            for number, record in found:
+                yield _read_decision(record, number)
+
+    def decision(self, tenant: str, decision_id: str) -> Decision:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT number, record FROM decision WHERE tenant = ? AND id = ?",
+                (tenant, decision_id),
+            ).fetchone()
+        if found is None:
+            raise NotFound(f"no decision {decision_id!r}: comity decisions list shows them")
+        return _read_decision(found[1], found[0])
+
+    def close(self) -> None:
+        """As in `Store`."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+
+def _use_wal(connection: apsw.Connection) -> None:
+    """Switch to write-ahead logging, which SQLite itself does not wait for."""
+    import apsw
+
+    give_up = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while _value(connection, "PRAGMA journal_mode") != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
+
+
+def _rows(
+    connection: apsw.Connection, query: str, values: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(query, values).fetchall()
+
+
+def _value(connection: apsw.Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    return row[0] if row else 0
+
+
+def _insert_rules(connection: apsw.Connection, change: Change, revision: int) -> None:
+    for rule in change.rules:
+        last = connection.execute(
+            "SELECT ifnull(max(version), 0) FROM rule WHERE tenant = ? AND id = ?",
+            (change.tenant, rule.id),
+        ).fetchone()
+        if last is None or rule.version != last[0] + 1:
+            raise DuplicateRule(
+                f"rule {rule.id!r}: version {rule.version} does not follow version "
+                f"{last[0] if last else 0}, the last one in the memory; it may have been changed "
+                "meanwhile: read it again and repeat the change"
+            )
+        connection.execute(
+            "INSERT INTO rule (tenant, id, version, revision, place, audience, domain, authority, "
+            "valid_from, valid_to, status, mandatory, overrides, record) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                change.tenant,
+                rule.id,
+                rule.version,
+                revision,
+                rule.place,
+                "|".join(rule.audience),
+                rule.domain,
+                rule.authority,
+                to_micros(rule.valid_from) if rule.valid_from else None,
+                to_micros(rule.valid_to) if rule.valid_to else None,
+                rule.status,
+                int(rule.mandatory),
+                "|".join(rule.overrides),
+                rule.model_dump_json(exclude_defaults=True),
+            ),
+        )
+
+
+def _read_rule(record: str, row: int) -> Rule:
+    try:
+        return Rule.model_validate_json(record)
+    except ValueError as error:
+        raise MemoryDamaged(
+            f"rule row {row} cannot be read: restore the memory from a backup ({error})"
+        ) from error
+
+
+def _read_decision(record: str, number: int) -> Decision:
+    try:
+        return Decision.model_validate_json(record)
+    except ValueError as error:
+        raise MemoryDamaged(
+            f"decision {number} cannot be read: comity decisions verify shows the damage ({error})"
+        ) from error
+
+
+def _refuse_affected_sqlite(version: str) -> None:
+    numbers = tuple(int(part) for part in version.split("."))
+    if (3, 7, 0) <= numbers <= (3, 51, 2):
+        raise StoreError(
+            f"SQLite {version} can corrupt a database in WAL mode: pip install -U apsw "
+            "(3.51.3 or newer)"
+        )
+
+
+@contextmanager
+def _translated(path: Path | None) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    import apsw
+
+    try:
+        yield
+    except (apsw.FullError, apsw.IOError) as error:
+        raise MemoryFull(
+            f"{path}: the disk is full or failed, and nothing was changed ({error}): "
+            "free some space and repeat"
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise MemoryDamaged(
+            f"{path} is damaged or no Comity memory ({error}): restore it from a backup, or choose "
+            "another --memory"
+        ) from error
+    except apsw.BusyError as error:
+        raise StoreError(
+            f"{path} is locked by another process ({error}): wait for it, and repeat"
+        ) from error
+    except apsw.CantOpenError as error:
+        raise StoreError(
+            f"{path} cannot be opened ({error}): does its folder exist, and may you write there?"
+        ) from error
+    except apsw.ReadOnlyError as error:
+        raise StoreError(f"{path} is read-only: nothing was changed") from error
+    except apsw.Error as error:
+        raise StoreError(f"{path} cannot be used: {error}") from error
