@@ -20,6 +20,8 @@ from comity.errors import EmbedderError
 from comity.memory.dense import DenseIndex
 from comity.memory.embed import HashEmbedder
 from comity.memory.index import LocalIndex, remove_index
+from comity.memory.lexical import WordIndex
+from comity.memory.scope import ScopeMask
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, StoredRule, to_micros
 from comity.memory.vectors import VectorCache
@@ -425,3 +427,16 @@ def test_moments_are_compared_exactly(tmp_path: Path) -> None:
     assert indexed.nearest("dogs", Scope(at=since.replace(microsecond=0))) == []
     assert to_micros(since) % 1_000_000 == 1
     indexed.store.close()
+
+
+def test_a_long_text_scores_alike_while_recent_and_once_saved(tmp_path: Path) -> None:
+    everything = ScopeMask(np.ones(501, np.bool_), (0,), 0)
+    saved = WordIndex()
+    for position in range(500):
+        saved.append(position, 0, f"short rule number {position} about dogs and cats in parks")
+    saved = saved.save(tmp_path / "first")
+    saved.append(500, 0, "leash " + "many other words " * 500)
+    recent = saved.search("leash", everything, 5)
+    kept = saved.save(tmp_path / "second").search("leash", everything, 5)
+    assert recent.positions.tolist() == kept.positions.tolist() == [500]
+    assert recent.scores[0] == pytest.approx(kept.scores[0], rel=0.1)

@@ -19,7 +19,7 @@ import apsw
 import pytest
 
 from comity.errors import DuplicateRule, MemoryDamaged, MemoryFull, MemoryTooNew, StoreError
-from comity.memory.sqlite import SqliteStore
+from comity.memory.sqlite import SqliteStore, _use_wal
 from comity.memory.store import Store
 from comity.records import Rule
 from contracts.store import *  # noqa: F403 - the contract's tests
@@ -345,3 +345,9 @@ def test_many_threads_may_make_the_same_memory_at_once(file: Path) -> None:
     assert len({store.identity() for store in stores}) == 1
     for store in stores:
         store.close()
+
+
+def test_a_file_system_without_shared_memory_is_refused_at_once(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "rules.db"), vfs="unix-none")
+    with pytest.raises(StoreError, match="put it on a local disk"):
+        _use_wal(connection)

@@ -33,7 +33,7 @@ from comity.records import Scope
 
 Progress = Callable[[int, int], None]
 
-_FORMAT = 2
+_FORMAT = 3
 _ROWS_AT_ONCE = 5_000
 _SAVE_AFTER = 1_000
 _LOG = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ _B = 0.75
 _WRITER_BYTES = 128_000_000
 _SMALL = 1_000  # texts
 _COMMON_SHARE = 0.2
+_TERMS = "terms.count"  # beside tantivy's files: how many terms they hold, for the mean length
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
 
@@ -54,6 +55,7 @@ class WordIndex:
         self._base = _open(folder) if folder else None
         self._searcher = self._base.searcher() if self._base else None
         self._folder = folder
+        self._saved_terms = int((folder / _TERMS).read_text()) if folder else 0
         self._recent: list[tuple[int, int, list[str]]] = []
         self._indexed = 0
         self._postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -111,7 +113,7 @@ class WordIndex:
         if not self._lengths:
             return scores
         known = self._searcher.num_docs if self._searcher else 0
-        average = sum(self._lengths.values()) / len(self._lengths)
+        average = self._terms() / (known + len(self._lengths))
         for word in wanted:
             postings = self._postings.get(word)
             if not postings:
@@ -133,6 +135,9 @@ class WordIndex:
                 self._postings[word].append((position, count))
         self._indexed = len(self._recent)
 
+    def _terms(self) -> int:
+        return self._saved_terms + sum(len(text) for _, _, text in self._recent)
+
     def save(self, folder: Path) -> WordIndex:
         """Write everything into a new folder, and give the index opened there.
 
@@ -144,6 +149,7 @@ class WordIndex:
             folder.mkdir(parents=True)
         index = _open(folder)
         _write(index, self._recent)
+        (folder / _TERMS).write_text(str(self._terms()))
         return WordIndex(folder)
 
     def fold(self) -> None:
@@ -153,6 +159,7 @@ class WordIndex:
         self._base = self._base or _open(None)
         _write(self._base, self._recent)
         self._searcher = self._base.searcher()
+        self._saved_terms = self._terms()
         self._recent, self._indexed = [], 0
         self._postings.clear()
         self._lengths.clear()

@@ -218,6 +218,14 @@ class SqliteStore:
                 recorded_at=from_micros(made_at),
             )
 
+    def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
+        """As in `Store`."""
+        return list(
+            self._stored(
+                "WHERE rule.tenant = ? AND rule.revision > ? ORDER BY rule.row", (tenant, revision)
+            )
+        )
+
     def revisions(self, tenant: str, after: int = 0) -> list[Revision]:
         """As in `Store`."""
         with self._reading() as connection:
@@ -305,13 +313,20 @@ def _use_wal(connection: apsw.Connection) -> None:
     import apsw
 
     give_up = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
-    while _value(connection, "PRAGMA journal_mode") != "wal":
+    while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            mode = _value(connection, "PRAGMA journal_mode = WAL")
         except apsw.BusyError:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.02)
+            continue
+        if mode != "wal":
+            raise StoreError(
+                f"{connection.filename}: this file system cannot share a memory between processes "
+                f"(journal mode {mode}): put it on a local disk"
+            )
+        return
 
 
 def _rows(

@@ -100,6 +100,9 @@ class Store(Protocol):
     def latest(self, tenant: str, as_of: int | None = None) -> Iterator[StoredRule]:
         """The newest version of each rule of a tenant, in order of id, drafts included."""
 
+    def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
+        """A tenant's rule versions of later revisions, oldest first."""
+
     def revisions(self, tenant: str, after: int = 0) -> list[Revision]:
         """The tenant's revisions after a number, oldest first."""
 
