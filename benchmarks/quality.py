@@ -13,7 +13,7 @@ from rich.progress import track
 
 from benchmarks.opo import OpoRetriever, Question, questions, rule_files
 from benchmarks.report import Measure
-from comity.alignment.compose import pack
+from comity.alignment.compose import compose, pack
 from comity.alignment.precedence import rule_on
 from comity.documents.extract import extract
 from comity.errors import ModelMissing
@@ -23,7 +23,7 @@ from comity.memory.memory import Memory
 from comity.memory.store import PlaceNames
 from comity.models.chat import open_model
 from comity.models.pull import model_path
-from comity.records import Rule, Scope
+from comity.records import Message, Rule, Scope
 from comity.retrieval.search import search
 from comity.samples import sample_folder
 
@@ -34,6 +34,11 @@ _GOALS = {
     "company.recall_at_20": ">= 0.97",
     "company.gold_in_1000_tokens": ">= 0.82",
 }
+_FIGURES = (
+    ("recall_at_5", "at_5"),
+    ("recall_at_20", "at_20"),
+    ("gold_in_1000_tokens", "in_budget"),
+)
 
 
 class Result(NamedTuple):
@@ -42,6 +47,7 @@ class Result(NamedTuple):
     at_5: float
     at_20: float
     in_budget: float
+    as_sent: float = 0.0  # with the labels that the prompt puts to each rule
 
 
 def memory_of(paths: Sequence[Path], file: Path) -> Memory:
@@ -78,7 +84,7 @@ def on_opo(data: Path, folder: Path) -> list[Measure]:
     measures = []
     for name in ("law", "company"):
         asked = questions(data, name, rules)
-        ours = [_ask(memory, q, cost) for q in track(asked, f"{name}: Comity")]
+        ours = [_ask(memory, q, cost, count) for q in track(asked, f"{name}: Comity")]
         theirs = [_ask_opo(memory, opo, q, cost) for q in track(asked, f"{name}: OPO")]
         measures += _measures(name, ours, theirs, f"all {len(asked)} questions; {unit}")
     return measures
@@ -91,11 +97,25 @@ def _locations(data: Path, rules: Sequence[Rule]) -> list[str]:
     return [by_id[rule.id] for rule in rules]
 
 
-def _ask(memory: Memory, question: Question, cost: Callable[[Rule], int]) -> Result:
+def _ask(
+    memory: Memory, question: Question, cost: Callable[[Rule], int], count: Callable[[str], int]
+) -> Result:
     scope = locate(memory, question.text, Scope(), default_place="CN")
     found = search(memory, question.text, scope, k=20)
-    packed = pack(rule_on(found.candidates, memory.authorities), found.hits, BUDGET, cost)
-    return _result(question, [hit.rule for hit in found.hits], packed.rules)
+    ruling = rule_on(found.candidates, memory.authorities)
+    packed = pack(ruling, found.hits, BUDGET, cost)
+    prompt = compose(
+        ruling,
+        (Message(role="user", content=question.text),),
+        scope,
+        hits=found.hits,
+        budget=BUDGET,
+        count_tokens=count,
+        name_place=memory.gazetteer().name,
+        language="zh",
+    )
+    result = _result(question, [hit.rule for hit in found.hits], packed.rules)
+    return result._replace(as_sent=_share(question, prompt.rules))
 
 
 def _ask_opo(
@@ -106,28 +126,37 @@ def _ask_opo(
 
 
 def _result(question: Question, ranked: Sequence[Rule], packed: Sequence[Rule]) -> Result:
-    def share(rules: Sequence[Rule]) -> float:
-        return len(question.gold & {rule.id for rule in rules}) / len(question.gold)
+    return Result(
+        _share(question, ranked[:5]), _share(question, ranked[:20]), _share(question, packed)
+    )
 
-    return Result(share(ranked[:5]), share(ranked[:20]), share(packed))
+
+def _share(question: Question, rules: Sequence[Rule]) -> float:
+    return len(question.gold & {rule.id for rule in rules}) / len(question.gold)
 
 
 def _measures(
     name: str, ours: Sequence[Result], theirs: Sequence[Result], note: str
 ) -> list[Measure]:
-    figures = [("recall_at_5", 0), ("recall_at_20", 1), ("gold_in_1000_tokens", 2)]
-    return [
+    measures = [
         Measure(
             measure=f"{name}.{figure}",
-            value=round(mean(result[field] for result in ours), 4),
+            value=round(mean(getattr(result, field) for result in ours), 4),
             unit="share",
             goal=_GOALS.get(f"{name}.{figure}", "at least the peer"),
-            peer=round(mean(result[field] for result in theirs), 4),
+            peer=round(mean(getattr(result, field) for result in theirs), 4),
             peer_name="OPO's way",
             note=note,
         )
-        for figure, field in figures
+        for figure, field in _FIGURES
     ]
+    as_sent = Measure(
+        measure=f"{name}.gold_in_1000_tokens_as_sent",
+        value=round(mean(result.as_sent for result in ours), 4),
+        unit="share",
+        note="the same with the labels that the prompt puts to each rule",
+    )
+    return [*measures, as_sent]
 
 
 def on_samples(folder: Path) -> list[Measure]:

@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 QUESTION = "Until what hour may a bar play music outdoors?"
 TIDEWICK, PELLHAVEN = "XA-NO/Tidewick", "XA-SO/Pellhaven"
@@ -23,7 +22,11 @@ def main() -> None:
     """Run the steps in a memory of their own, which is deleted at the end."""
     compare = ["--compare"] if "--compare" in sys.argv[1:] else []
     with tempfile.TemporaryDirectory(prefix="comity-demo-") as folder:
-        os.environ["COMITY_MEMORY"] = f"sqlite:///{Path(folder) / 'rules.db'}"
+        for name in [name for name in os.environ if name.startswith("COMITY_")]:
+            if name != "COMITY_CACHE":  # where the model lies; all else would change the demo
+                del os.environ[name]
+        os.chdir(folder)  # where no comity.toml is
+        os.environ["COMITY_MEMORY"] = "sqlite:///rules.db"
         os.environ["COMITY_BUDGET"] = "300"  # of tokens for rules: short prompts for two cores
         os.environ["COMITY_HITS"] = "8"
         os.environ["COMITY_MAX_TOKENS"] = "120"
@@ -47,6 +50,7 @@ def main() -> None:
         show("4. The record of that answer: which rule, in which version, did what.")
         comity("decisions", "show", last_decision())
         comity("decisions", "verify")
+        os.chdir("/")
 
 
 def show(title: str) -> None:
@@ -70,4 +74,9 @@ def last_decision() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except subprocess.CalledProcessError as error:  # the command has said what is wrong
+        sys.exit(error.returncode)
