@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import apsw
@@ -124,6 +128,11 @@ def test_a_search_obeys_time_and_revision(comity: Command) -> None:
         (("ask", "dogs", "--model", "openai:x"), "OPENAI_API_KEY", 2),
         (("ask", "dogs", "--budget", "-5"), "option --budget", 2),
         (("ask", "dogs", "--place", "XA-QQ"), "XA-QQ", 3),
+        (("search", "dogs", "--audience", " "), "is empty", 2),
+        (("ask", "dogs", "--audience", ""), "is empty", 2),
+        (("decisions", "list", "--tenant", "typo"), "no tenant 'typo'", 4),
+        (("decisions", "verify", "--tenant", "typo"), "no tenant 'typo'", 4),
+        (("places", "list", "--tenant", "typo"), "no tenant 'typo'", 4),
         (("decisions", "show", "d-0"), "no decision 'd-0'", 4),
         (("decisions", "replay", "d-0"), "no decision 'd-0'", 4),
     ],
@@ -246,16 +255,133 @@ def test_a_decision_is_replayed_with_the_same_outcome_and_differs_under_new_rule
     assert comity("decisions", "replay", decision, "--as-of", "5", "--under", "now").exit_code == 2
 
 
-def test_a_chain_that_holds_is_told_from_one_that_was_edited(comity: Command) -> None:
-    first = comity.json("ask", QUESTION)["decision"]["id"]
-    comity.done("ask", QUESTION)
-    assert "2 decisions, and the chain holds" in comity.done("decisions", "verify")
+def test_a_replay_under_new_rules_says_which_came_and_went(comity: Command) -> None:
+    decision = comity.json("ask", "Is bread good?", "--hits", "1")["decision"]["id"]
+    comity.done("rules", "repeal", "bread", "--at", "2020-01-01")
+    comity.done("add", comity.write("new.jsonl", '{"id": "cats", "text": "Cats may sleep."}\n'))
+    now = comity.json("decisions", "replay", decision, "--under", "now")
+    assert [ref["id"] for ref in now["came"]] == ["cats"]
+    assert [ref["id"] for ref in now["went"]] == ["bread"]
+    said = comity("decisions", "replay", decision, "--under", "now").stderr
+    assert "the ruling differs; came: cats@1; went: bread@1" in said
+
+
+def test_as_many_rules_are_searched_in_a_replay_as_the_setting_says(comity: Command) -> None:
+    decision = comity.json("ask", "Good bread?", "--hits", "1", "--place", "world")["decision"]
+    extra = "".join(f'{{"id": "b{n}", "text": "Cats sleep {n}."}}\n' for n in range(9))
+    comity.done("add", comity.write("extra.jsonl", extra))
+    replay = ("decisions", "replay", decision["id"], "--under", "now")
+    assert len(comity.json(*replay)["came"]) == 9
+    assert comity.json(*replay, "--hits", "1")["same"] is True
+
+
+def test_a_record_that_cannot_be_read_is_reported_as_the_break(comity: Command) -> None:
+    first, second = (comity.json("ask", QUESTION)["decision"]["id"] for _ in range(2))
+    edit(comity, "UPDATE decision SET record = '{}' WHERE id = ?", second)
+    result = comity("decisions", "verify")
+    assert result.exit_code == 1
+    assert "the chain breaks at decision 2: " in result.stdout
+    assert f"the last sound one is {first}" in result.stdout
+    assert "cannot be read (id: Field required)" in result.stdout
+    assert "pydantic" not in result.output + comity("decisions", "show", second).output
+    report = json.loads(comity("decisions", "verify", "--json").stdout)
+    assert (report["decisions"], report["last_sound"]) == (1, first)
+    assert (report["broken"]["number"], report["broken"]["decision"]) == (2, "")
+    edit(comity, "UPDATE decision SET record = '{' WHERE id = ?", first)
+    result = comity("decisions", "verify")
+    assert "breaks at decision 1: " in result.stdout
+    assert "none before it is sound" in result.stdout
+
+
+def edit(comity: Command, statement: str, *values: str) -> None:
     with apsw.Connection(str(comity.folder / "rules.db")) as book:
         triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
         for (name,) in book.execute(triggers).fetchall():
             book.execute(f"DROP TRIGGER {name}")
-        book.execute("UPDATE decision SET record = replace(record, 'run free', 'run wild')")
+        book.execute(statement, values)
     book.close()
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "remark"),
+    [
+        ("length", "the answer was cut at --max-tokens"),
+        ("content_filter", "withheld, whole or in part, by the provider's filter"),
+        ("stop", ""),
+    ],
+)
+def test_an_answer_that_is_not_whole_says_so_with_it_and_in_its_record(
+    comity: Command, finish_reason: str, remark: str
+) -> None:
+    with provider(finish_reason) as url:
+        comity.environ |= {"COMITY_BASE_URL": url, "OPENAI_API_KEY": "k"}
+        result = comity("ask", QUESTION, "--model", "openai:m")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Dogs must")
+    shown = comity.done("decisions", "show", result.stderr.split()[-1])
+    for said in (result.stderr, shown):
+        assert remark in said
+        assert bool(remark) == ("the answer was" in said)
+
+
+@contextmanager
+def provider(finish_reason: str) -> Iterator[str]:
+    """Address of an endpoint that answers "Dogs must" and ends it for this reason."""
+    choices = [
+        {"index": 0, "delta": {"content": "Dogs must"}, "finish_reason": None},
+        {"index": 0, "delta": {}, "finish_reason": finish_reason},
+    ]
+    chunks = [{"id": "1", "object": "chat.completion.chunk", "choices": [c]} for c in choices]
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+    body = "".join([*lines, "data: [DONE]\n\n"]).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("command", ["search", "ask"])
+def test_an_audience_that_no_rule_names_is_told_with_the_nearest(
+    comity: Command, command: str
+) -> None:
+    missed = comity(command, "May dogs run?", "--audience", "bakr").stderr
+    assert "no rule names the audience 'bakr': did you mean baker?" in missed
+    assert (
+        "no rule names" in comity(command, "May dogs run?", "--audience", "bakr", "--json").stderr
+    )
+    far = comity(command, "May dogs run?", "--audience", "zzz").stderr
+    assert "no rule names the audience 'zzz'\n" in far
+    assert "no rule names" not in comity(command, "May dogs run?", "--audience", "BAKER").stderr
+
+
+def test_the_note_that_rules_may_be_missing_is_an_option(comity: Command) -> None:
+    hashes = [
+        comity.json("ask", QUESTION, "--at", "2026-01-01", *options)["decision"]["prompt_sha256"]
+        for options in ((), ("--incomplete-note",), ("--no-incomplete-note",))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_chain_that_holds_is_told_from_one_that_was_edited(comity: Command) -> None:
+    first = comity.json("ask", QUESTION)["decision"]["id"]
+    comity.done("ask", QUESTION)
+    assert "2 decisions, and the chain holds" in comity.done("decisions", "verify")
+    edit(comity, "UPDATE decision SET record = replace(record, 'run free', 'run wild')")
     result = comity("decisions", "verify", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["broken"]["decision"] == first

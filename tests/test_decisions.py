@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity import Aligner, Memory, Rule, Scope
-from comity.alignment.decisions import append, new_id, prompt_hash, record_hash, replay, verify
-from comity.errors import NotFound
+from comity.alignment.decisions import (
+    Break,
+    append,
+    follow,
+    new_id,
+    prompt_hash,
+    record_hash,
+    replay,
+    verify,
+)
+from comity.errors import MemoryDamaged, NotFound
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.records import Citation, Decision, Message, RuleRef
@@ -79,6 +88,38 @@ def test_an_edited_record_with_a_new_hash_is_found_by_the_next(chain: list[Decis
     found = verify(chain)
     assert found is not None
     assert found.decision == chain[3].id
+
+
+class LaterDecision(Decision):
+    """A decision as a later version of Comity has it."""
+
+    judged_by: str = "nobody"
+    scores: tuple[float, ...] = ()
+
+
+def test_records_still_verify_when_decisions_have_a_further_field(chain: list[Decision]) -> None:
+    later = [LaterDecision.model_validate_json(each.model_dump_json()) for each in chain]
+    assert verify(later) is None
+    later[2] = later[2].model_copy(update={"judged_by": "somebody"})
+    assert verify(later) is not None
+
+
+def test_a_chain_verifies_after_it_was_written_as_json_and_read_back(
+    chain: list[Decision],
+) -> None:
+    assert verify(Decision.model_validate_json(each.model_dump_json()) for each in chain) is None
+    assert verify(Decision.model_validate(each.model_dump(mode="json")) for each in chain) is None
+
+
+def test_a_record_that_cannot_be_read_is_where_the_chain_breaks(chain: list[Decision]) -> None:
+    def read() -> Iterator[Decision]:
+        yield from chain[:2]
+        raise MemoryDamaged("row 3 cannot be read")
+
+    assert follow(read()) == (2, chain[1], Break(3, "", "row 3 cannot be read"))
+    assert verify(read()) == follow(read()).broken
+    assert follow(chain) == (6, chain[5], None)
+    assert follow([]) == (0, None, None)
 
 
 def test_a_deleted_inserted_or_moved_record_is_found(chain: list[Decision]) -> None:
@@ -184,6 +225,22 @@ async def test_a_decision_with_a_forged_ruling_is_not_the_same(memory: Memory) -
     decision = (await aligner.answer("May dogs run free in the park?")).decision
     for update in ({"kept": decision.kept[1:]}, {"overruled": ()}):
         assert not replay(memory, decision.model_copy(update=update)).same
+
+
+async def test_rules_that_came_later_are_found_when_the_question_is_asked_again(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(Rule(id="old", text="Dogs on a leash in the park"))
+    decision = (await Aligner(memory, ScriptedModel(["Yes."])).answer("Dogs in the park?")).decision
+    memory.add([Rule(id=f"new-{n}", text="Cats sleep in the park") for n in range(3)])
+    memory.amend("old", {"text": "Dogs on a leash", "valid_from": "2020-01-01"})
+    again = replay(memory, decision, as_of=memory.revision)
+    assert not again.same
+    assert {ref.id for ref in again.came} == {"old", "new-0", "new-1", "new-2"}
+    assert [(ref.id, ref.version) for ref in again.went] == [("old", 1)]
+    assert len(replay(memory, decision, as_of=memory.revision, hits=2).kept) == 2
+    own = replay(memory, decision)
+    assert (own.same, own.came, own.went) == (True, (), ())
 
 
 async def test_a_revision_that_is_not_there_cannot_be_replayed(memory: Memory) -> None:

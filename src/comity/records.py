@@ -38,18 +38,35 @@ def parse_time(value: Any) -> Any:
 
     A bare date is midnight UTC, and a time without a zone is taken as UTC. `None` and the
     empty string mean "no limit" and become `None`. Anything else is left for the caller's
-    validation. Raises `ValueError` for text that is no ISO 8601 date or time.
+    validation. Raises `ValueError` for text that is no ISO 8601 date or time, for a number, and
+    for a time that UTC has no year for.
     """
     if value is None or value == "":
         return None
+    if isinstance(value, int | float):
+        raise ValueError("write a date as text, such as '2026-01-01'")
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        value = _time_of(value)
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return aware.astimezone(UTC)
+        try:
+            return aware.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError(
+                f"{aware.isoformat()} lies outside the years 1 to 9999 in UTC"
+            ) from error
     return value
+
+
+def _time_of(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no date or time: write 2026-07-01 or 2026-07-01T12:00+08:00"
+        ) from error
 
 
 def _labels(value: Any) -> Any:
@@ -57,7 +74,9 @@ def _labels(value: Any) -> Any:
         return ()
     if isinstance(value, str):
         return tuple(part for part in (piece.strip() for piece in value.split("|")) if part)
-    return tuple(value) if isinstance(value, Iterable) else value
+    if not isinstance(value, Iterable):
+        return value
+    return tuple(part for part in value if not isinstance(part, str) or part.strip())
 
 
 Time = Annotated[datetime, BeforeValidator(parse_time)]
@@ -70,6 +89,10 @@ class Record(BaseModel):
     """Base of all records: frozen, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+VERBATIM = ConfigDict(str_strip_whitespace=False)
+"""For records of what was said: blanks at its ends belong to it."""
 
 
 class Source(Record):
@@ -180,6 +203,8 @@ class Ruling(Record):
 class Message(Record):
     """One turn of a conversation."""
 
+    model_config = VERBATIM
+
     role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
     content: str = Field(description="What is said.")
 
@@ -204,6 +229,8 @@ class Request(Record):
 
 class Reply(Record):
     """What a chat model answered."""
+
+    model_config = VERBATIM
 
     text: str = Field(description="The whole answer.")
     model: str = Field("", description="Name of the model that answered.")
@@ -252,7 +279,13 @@ class RuleRef(Record):
 
 
 class Decision(Record):
-    """The record of one answer: which rule, in which version, did what."""
+    """The record of one answer: which rule, in which version, did what.
+
+    A field added later needs a default, and no default may change: the hash leaves out what has
+    its default, so that a record keeps its hash when fields are added.
+    """
+
+    model_config = VERBATIM
 
     id: str = Field(description="Name of the decision.")
     tenant: str = Field(DEFAULT_TENANT, description="Whose decision it is.")
@@ -267,6 +300,7 @@ class Decision(Record):
     prompt_sha256: str = Field("", description="SHA-256 of the messages sent.")
     model: str = Field("", description="Name of the model.")
     answer: str = Field("", description="The answer as released.")
+    finish_reason: str = Field("stop", description="As in the model's reply.")
     citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")
     unknown_marks: Labels = Field((), description="Marks of no rule that the answer was given.")
     findings: tuple[Finding, ...] = Field((), description="What was checked, and what came of it.")
@@ -278,6 +312,8 @@ class Decision(Record):
 
 class Answer(Record):
     """What a question gets."""
+
+    model_config = VERBATIM
 
     text: str = Field(description="The answer.")
     citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")

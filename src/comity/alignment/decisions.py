@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from comity.alignment.precedence import rule_on
+from comity.errors import MemoryDamaged
 from comity.memory.memory import Memory
 from comity.records import Decision, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
@@ -25,8 +26,11 @@ def prompt_hash(messages: Sequence[Message]) -> str:
 
 
 def record_hash(decision: Decision) -> str:
-    """SHA-256 over all fields of a decision but the hash itself, in hex."""
-    return _sha256(decision.model_dump(mode="json", exclude={"hash"}))
+    """SHA-256 over all fields of a decision but the hash itself, in hex.
+
+    What has its default is left out, so that records made before a field was added still verify.
+    """
+    return _sha256(decision.model_dump(mode="json", exclude={"hash"}, exclude_defaults=True))
 
 
 def append(memory: Memory, decision: Decision) -> Decision:
@@ -42,56 +46,102 @@ def append(memory: Memory, decision: Decision) -> Decision:
 class Break(NamedTuple):
     """Where a chain of decisions does not verify."""
 
+    number: int
+    """Place in the chain, from 1."""
     decision: str
+    """Id; empty where the record cannot be read."""
     problem: str
 
 
-def verify(decisions: Iterable[Decision]) -> Break | None:
-    """The first decision that was edited, or whose predecessor is missing; None if all hold.
+class Chain(NamedTuple):
+    """How far a chain of decisions holds."""
+
+    sound: int
+    """How many decisions verify, from the first on."""
+    last: Decision | None
+    """The last of them."""
+    broken: Break | None
+
+
+def follow(decisions: Iterable[Decision]) -> Chain:
+    """Verify decisions, oldest first, up to the first that does not hold.
 
     A cut at the end leaves no trace in the chain itself: compare the last hash with one that was
     kept elsewhere.
     """
-    previous = ""
-    for decision in decisions:
-        if decision.hash != record_hash(decision):
-            return Break(decision.id, "its content does not match its hash: it was edited")
-        if decision.previous_hash != previous:
-            return Break(decision.id, "the decision before it was removed, inserted or moved")
-        previous = decision.hash
-    return None
+    number, last = 0, None
+    try:
+        for number, decision in enumerate(decisions, start=1):
+            problem = _problem(decision, last)
+            if problem:
+                return Chain(number - 1, last, Break(number, decision.id, problem))
+            last = decision
+    except MemoryDamaged as error:
+        return Chain(number, last, Break(number + 1, "", str(error)))
+    return Chain(number, last, None)
+
+
+def verify(decisions: Iterable[Decision]) -> Break | None:
+    """The first decision that was edited or cannot be read, or whose predecessor is missing.
+
+    None if all hold.
+    """
+    return follow(decisions).broken
+
+
+def _problem(decision: Decision, before: Decision | None) -> str:
+    if decision.hash != record_hash(decision):
+        return "its content does not match its hash: it was edited"
+    if decision.previous_hash != (before.hash if before else ""):
+        return "the decision before it was removed, inserted or moved"
+    return ""
 
 
 class Replay(NamedTuple):
     """A decision's ruling made again."""
 
     kept: tuple[RuleRef, ...]
+    came: tuple[RuleRef, ...]
+    """Rules kept now that were not kept then."""
+    went: tuple[RuleRef, ...]
+    """Rules kept then that are not kept now."""
     same: bool
+    """Whether kept rules, their order and what they overruled are the same."""
 
 
-def replay(memory: Memory, decision: Decision, *, as_of: int | None = None) -> Replay:
+def replay(
+    memory: Memory, decision: Decision, *, as_of: int | None = None, hits: int = 20
+) -> Replay:
     """Make a decision's ruling again.
 
     At its own revision (`as_of` None) the ruling follows from the recorded hits and the scope
-    alone; as of another revision the question is searched anew. Raises `NotFound` for a revision
-    that is not there.
+    alone; as of another revision the question is searched anew, for `hits` rules and no fewer
+    than it had. Raises `NotFound` for a revision that is not there.
     """
     revision = decision.revision if as_of is None else as_of
     scope = decision.scope.model_copy(update={"as_of": revision})
     memory.check_scope(scope)
     if as_of is None:
         memory.index.catch_up()
-        hits = [
+        rules = [
             memory.get(hit.id, version=hit.version, tenant=decision.tenant) for hit in decision.hits
         ]
-        candidates = applying(memory, hits, memory.index.admit(scope), decision.tenant)
+        candidates = applying(memory, rules, memory.index.admit(scope), decision.tenant)
     else:
-        found = search(memory, decision.question, scope, k=max(1, len(decision.hits)))
+        found = search(memory, decision.question, scope, k=max(hits, len(decision.hits)))
         candidates = found.candidates
-    ruling = rule_on(candidates, memory.authorities)
+    return _compared(decision, rule_on(candidates, memory.authorities))
+
+
+def _compared(decision: Decision, ruling: Ruling) -> Replay:
     kept, overruled = tuple(refs(ruling.kept)), overruled_refs(ruling)
-    same = _keys(kept) == _keys(decision.kept) and overruled == list(decision.overruled)
-    return Replay(kept, same)
+    then, now = _keys(decision.kept), _keys(kept)
+    return Replay(
+        kept=kept,
+        came=tuple(ref for ref in kept if (ref.id, ref.version) not in then),
+        went=tuple(ref for ref in decision.kept if (ref.id, ref.version) not in now),
+        same=then == now and overruled == list(decision.overruled),
+    )
 
 
 def refs(rules: Iterable[Rule]) -> list[RuleRef]:

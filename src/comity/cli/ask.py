@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.asker import catch_up, given_scope, note_scope, scope_options
-from comity.cli.decisions import strangers
+from comity.cli.asker import catch_up, given_scope, note_scope, note_strange_audience, scope_options
+from comity.cli.decisions import remarks
 from comity.cli.output import note, plain, say, say_json, say_table, validity, waiting
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _NAMED = 3  # rules in a note; the record has them all
 
 
+def _remember_note(context: click.Context, _: click.Parameter, value: bool | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).given["incomplete_note"] = str(value)
+
+
 @click.command("ask")
 @click.argument("question", type=QUESTION)
 @scope_options
@@ -32,6 +37,13 @@ _NAMED = 3  # rules in a note; the record has them all
 @json_option
 @settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
 @settings_options("budget", "max_tokens", "temperature", "seed")
+@click.option(
+    "--incomplete-note/--no-incomplete-note",
+    default=None,
+    expose_value=False,
+    callback=_remember_note,
+    help="Tell the model that rules may be missing.",
+)
 @pass_session
 def ask_command(
     session: Session,
@@ -58,6 +70,7 @@ def ask_command(
         memory.check_scope(given)
         model = session.open_model()
         catch_up(memory)
+        note_strange_audience(memory, given)
         aligner = Aligner(memory, model, options)
         bare = None
         if compare:
@@ -149,8 +162,8 @@ def _place_of(memory: Memory, rule_id: str, version: int, tenant: str) -> str:
 
 def _note_gaps(answer: Answer) -> None:
     decision = answer.decision
-    if decision.unknown_marks:
-        note(strangers(decision.unknown_marks))
+    for remark in remarks(decision):
+        note(remark)
     if decision.left_out:
         first = ", ".join(rule.id for rule in decision.left_out[:_NAMED])
         more = len(decision.left_out) - _NAMED

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from comity.memory.memory import Memory
     from comity.records import Scope
 
+_NEAR = 3  # labels in a note
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 
@@ -24,7 +25,13 @@ def scope_options(command: _C) -> _C:
     for option in (
         click.option("--as-of", type=click.IntRange(0), metavar="N", help="Memory at revision N."),
         click.option("--at", type=MOMENT, help="When the facts happened; now by default."),
-        click.option("--audience", metavar="LABEL", multiple=True, help="Who asks; repeatable."),
+        click.option(
+            "--audience",
+            metavar="LABEL",
+            multiple=True,
+            callback=_not_empty,
+            help="Who asks; repeatable.",
+        ),
         click.option(
             "--place",
             metavar="PLACE",
@@ -34,6 +41,14 @@ def scope_options(command: _C) -> _C:
     ):
         command = option(command)
     return command
+
+
+def _not_empty(
+    context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not all(map(str.strip, labels)):
+        raise click.BadParameter("is empty: leave it out to ask for everybody", context, parameter)
+    return labels
 
 
 def given_scope(
@@ -53,6 +68,18 @@ def catch_up(memory: Memory) -> None:
     """Bring the index up to date, with a bar if rules have to be embedded."""
     with progress_bar("embedding") as progress:
         memory.index.catch_up(progress)
+
+
+def note_strange_audience(memory: Memory, given: Scope) -> None:
+    """Say which given audiences no rule names, since they admit no further rule; on stderr."""
+    from difflib import get_close_matches
+
+    known = {label.casefold(): label for label in memory.index.audiences(given.tenant)}
+    for label in given.audience:
+        if label.casefold() not in known:
+            near = get_close_matches(label.casefold(), sorted(known), n=_NEAR)
+            guess = f": did you mean {', '.join(known[name] for name in near)}?" if near else ""
+            note(f"no rule names the audience {label!r}{guess}")
 
 
 def note_scope(memory: Memory, question: str, given: Scope, used: Scope) -> None:

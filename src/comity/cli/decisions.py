@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +12,15 @@ from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
 if TYPE_CHECKING:
+    from comity.alignment.decisions import Chain, Replay
     from comity.memory.memory import Memory
     from comity.records import Decision, Finding, RuleRef
 
 _SHOWN_HITS = 20
+_CUT = {
+    "length": "the answer was cut at --max-tokens",
+    "content_filter": "the answer was withheld, whole or in part, by the provider's filter",
+}
 
 
 @click.group("decisions")
@@ -31,7 +36,7 @@ def decisions_group() -> None:
 def list_command(session: Session, count: int | None, as_json: bool) -> None:
     """List the decisions, oldest first."""
     with session.open_book() as memory:
-        found = list(memory.store.decisions(session.settings.tenant))[-(count or 0) :]
+        found = list(_decisions(memory, session.settings.tenant))[-(count or 0) :]
     if as_json:
         say_json([decision.model_dump(mode="json") for decision in found])
         return
@@ -49,6 +54,13 @@ def list_command(session: Session, count: int | None, as_json: bool) -> None:
         for decision in found
     ]
     say_table(columns, rows)
+
+
+def _decisions(memory: Memory, tenant: str) -> Iterator[Decision]:
+    from comity.records import Scope
+
+    memory.check_scope(Scope(tenant=tenant))
+    return memory.store.decisions(tenant)
 
 
 @decisions_group.command("show")
@@ -71,9 +83,9 @@ def _say(memory: Memory, decision: Decision) -> None:
     say_fields(_facts(decision))
     _section("Answer")
     say(decision.answer)
-    if decision.unknown_marks:
+    for remark in remarks(decision):
         say()
-        say(strangers(decision.unknown_marks))
+        say(remark)
     _section("In force, in order of precedence")
     _say_kept(memory, decision)
     if decision.overruled:
@@ -95,8 +107,15 @@ def _say(memory: Memory, decision: Decision) -> None:
     say_fields(_record(decision))
 
 
-def strangers(marks: Sequence[str]) -> str:
-    """What to tell of an answer's marks that name no rule."""
+def remarks(decision: Decision) -> Iterator[str]:
+    """What to tell of an answer: that it is not whole, or cites what it was not given."""
+    if decision.finish_reason in _CUT:
+        yield _CUT[decision.finish_reason]
+    if decision.unknown_marks:
+        yield _strangers(decision.unknown_marks)
+
+
+def _strangers(marks: Sequence[str]) -> str:
     are = "is" if len(marks) == 1 else "are"
     return f"the answer cites {', '.join(marks)}, which {are} none of the rules it was given"
 
@@ -171,23 +190,36 @@ def _record(decision: Decision) -> list[tuple[str, str]]:
 @pass_session
 @click.pass_context
 def verify_command(context: click.Context, session: Session, as_json: bool) -> None:
-    """Check that no decision was edited, removed or inserted; exit code 1 where one was."""
-    from comity.alignment.decisions import verify
+    """Check that no decision was edited, removed or inserted; exit code 1 where one was.
+
+    It stops at the first that does not hold or cannot be read.
+    """
+    from comity.alignment.decisions import follow
 
     with session.open_book() as memory:
-        found = list(memory.store.decisions(session.settings.tenant))
-    broken = verify(found)
-    last = found[-1].hash if found else ""
+        chain = follow(_decisions(memory, session.settings.tenant))
     if as_json:
-        problem = None if broken is None else broken._asdict()
-        say_json({"decisions": len(found), "broken": problem, "last_hash": last})
-    elif broken is None:
-        say(
-            f"{len(found)} decisions, and the chain holds" + (f"; last hash {last}" if last else "")
+        say_json(
+            {
+                "decisions": chain.sound,
+                "broken": None if chain.broken is None else chain.broken._asdict(),
+                "last_sound": chain.last.id if chain.last else "",
+                "last_hash": chain.last.hash if chain.last else "",
+            }
         )
     else:
-        say(f"the chain breaks at decision {broken.decision}: {broken.problem}")
-    context.exit(0 if broken is None else 1)
+        say(_verdict(chain))
+    context.exit(0 if chain.broken is None else 1)
+
+
+def _verdict(chain: Chain) -> str:
+    if chain.broken is None:
+        last = f"; last hash {chain.last.hash}" if chain.last else ""
+        return f"{chain.sound} decisions, and the chain holds{last}"
+    named = f" ({chain.broken.decision})" if chain.broken.decision else ""
+    sound = f"the last sound one is {chain.last.id}" if chain.last else "none before it is sound"
+    where = f"decision {chain.broken.number}{named}"
+    return f"the chain breaks at {where}: {chain.broken.problem}; {sound}"
 
 
 @decisions_group.command("replay")
@@ -195,7 +227,7 @@ def verify_command(context: click.Context, session: Session, as_json: bool) -> N
 @click.option("--as-of", type=click.IntRange(0), metavar="N", help="With the rules of revision N.")
 @click.option("--under", type=click.Choice(["now"]), help="With the rules that are held now.")
 @json_option
-@settings_options("memory", "tenant", "embedder")
+@settings_options("memory", "tenant", "embedder", "hits")
 @pass_session
 @click.pass_context
 def replay_command(
@@ -219,19 +251,31 @@ def replay_command(
     with session.open_memory() as memory:
         decision = memory.store.decision(session.settings.tenant, decision_id)
         revision = memory.revision if under else as_of
-        again = replay(memory, decision, as_of=revision)
+        again = replay(memory, decision, as_of=revision, hits=session.settings.hits)
     if as_json:
-        kept = [ref.model_dump(mode="json") for ref in again.kept]
         at = decision.revision if revision is None else revision
-        say_json({"decision": decision.id, "as_of": at, "same": again.same, "kept": kept})
+        say_json({"decision": decision.id, "as_of": at} | _replay_as_json(again))
     else:
-        _say_replay(decision.kept, again.kept, again.same)
+        _say_replay(decision.kept, again)
     context.exit(0 if again.same or revision is not None else 1)
 
 
-def _say_replay(recorded: Iterable[RuleRef], kept: Iterable[RuleRef], same: bool) -> None:
-    before, after = list(map(_name, recorded)), list(map(_name, kept))
-    rows = [(name, "yes", "yes" if name in after else "no") for name in before]
-    rows += [(name, "no", "yes") for name in after if name not in before]
+def _replay_as_json(again: Replay) -> dict[str, object]:
+    refs = {"kept": again.kept, "came": again.came, "went": again.went}
+    listed = {name: [ref.model_dump(mode="json") for ref in each] for name, each in refs.items()}
+    return {"same": again.same, **listed}
+
+
+def _say_replay(recorded: Iterable[RuleRef], again: Replay) -> None:
+    rows = [(_name(ref), "yes", "no" if ref in again.went else "yes") for ref in recorded]
+    rows += [(_name(ref), "no", "yes") for ref in again.came]
     say_table(("rule", "then", "again"), rows)
-    note("the ruling is the same" if same else "the ruling differs")
+    if again.same:
+        note("the ruling is the same")
+        return
+    changes = [
+        f"{what}: {', '.join(map(_name, refs))}"
+        for what, refs in (("came", again.came), ("went", again.went))
+        if refs
+    ]
+    note(f"the ruling differs; {'; '.join(changes) or 'in its order or in what it overruled'}")

@@ -20,7 +20,10 @@ def places_group() -> None:
 @pass_session
 def list_command(session: Session, as_json: bool) -> None:
     """List the memory's own places."""
+    from comity.records import Scope
+
     with session.open_book() as memory:
+        memory.check_scope(Scope(tenant=session.settings.tenant))
         found = memory.store.places(session.settings.tenant)
     if as_json:
         say_json([place.model_dump(mode="json") for place in found])

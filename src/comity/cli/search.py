@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.asker import catch_up, given_scope, note_scope, scope_options
+from comity.cli.asker import catch_up, given_scope, note_scope, note_strange_audience, scope_options
 from comity.cli.output import note, say_json, say_table, validity
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
@@ -58,6 +58,7 @@ def search_command(
     given = given_scope(session, place, audience, at, as_of)
     with session.open_memory() as memory:
         catch_up(memory)
+        note_strange_audience(memory, given)
         scope = locate(memory, question, given, default_place=session.settings.place)
         found = search(memory, question, scope, k=count or session.settings.hits)
         if as_json:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from comity.errors import (
     DuplicateRule,
     MemoryDamaged,
@@ -387,9 +389,12 @@ def _read_rule(record: str, row: int) -> Rule:
 def _read_decision(record: str, number: int) -> Decision:
     try:
         return Decision.model_validate_json(record)
-    except ValueError as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise MemoryDamaged(
-            f"decision {number} cannot be read: comity decisions verify shows the damage ({error})"
+            f"the decision in row {number} cannot be read "
+            f"({where + ': ' if where else ''}{first['msg']}): restore the memory from a backup"
         ) from error
 
 
