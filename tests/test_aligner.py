@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from comity import Aligner, Answer, Memory, Message, Options, Rule, Scope
 from comity.alignment.aligner import as_conversation
 from comity.alignment.decisions import prompt_hash, verify
-from comity.errors import ModelError, ModelNonsense, ModelTimeout, NotFound, UnknownPlace
+from comity.errors import (
+    ModelError,
+    ModelNonsense,
+    ModelTimeout,
+    NotFound,
+    StoreError,
+    UnknownPlace,
+)
 from comity.models.scripted import ScriptedModel
 from comity.records import Decision, Reply, Request
 from conftest import Clock
@@ -34,7 +42,7 @@ async def test_an_answer_cites_its_rules_and_leaves_a_whole_record(
     memory.add(RULES)
     model = ScriptedModel(["  On a leash [R2]. "], name="fake-1")
     answer = await Aligner(memory, model).answer("May dogs run free in the park?", SHANGHAI)
-    assert answer.text == "On a leash [R2]."
+    assert answer.text == "  On a leash [R2]. "
     assert [citation.id for citation in answer.citations] == ["leash"]
     citation = answer.citations[0]
     assert answer.text[citation.start : citation.end] == "[R2]"
@@ -167,7 +175,7 @@ async def test_a_record_that_cannot_be_written_withholds_the_answer(memory: Memo
         memory.store.close()
         return "Yes."
 
-    with pytest.raises(Exception, match="cannot be used"):
+    with pytest.raises(StoreError, match="cannot be used"):
         await Aligner(memory, ScriptedModel(close)).answer("Dogs?")
 
 
@@ -253,5 +261,69 @@ def test_a_conversation_needs_a_user() -> None:
     assert as_conversation("x") == (Message(role="user", content="x"),)
 
 
-def test_a_reply_is_released_as_it_is_recorded() -> None:
-    assert Reply(text=" x ").text == "x"
+async def test_the_pieces_joined_are_the_answer_with_its_blanks(memory: Memory) -> None:
+    question = " Dogs?\n"
+    aligner = Aligner(memory, ScriptedModel(["\n\n On a leash. \n"], piece=2))
+    *pieces, last = [item async for item in aligner.stream(question)]
+    assert isinstance(last, Answer)
+    assert "".join(map(str, pieces)) == last.text == "\n\n On a leash. \n"
+    [stored] = decisions(memory)
+    assert (stored.answer, stored.question) == (last.text, question)
+    assert verify([stored]) is None
+
+
+class Cut(ScriptedModel):
+    """Ends each answer for a reason of its own."""
+
+    def __init__(self, finish_reason: str) -> None:
+        super().__init__(["Dogs must"])
+        self.finish_reason = finish_reason
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        async for item in super().stream(request):
+            cut = {"finish_reason": self.finish_reason}
+            yield item if isinstance(item, str) else item.model_copy(update=cut)
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "length", "content_filter"])
+async def test_why_an_answer_ended_is_on_record(memory: Memory, finish_reason: str) -> None:
+    answer = await Aligner(memory, Cut(finish_reason)).answer("Dogs?")
+    assert answer.decision.finish_reason == finish_reason
+    assert decisions(memory) == [answer.decision]
+    assert verify(decisions(memory)) is None
+
+
+def turns(*asked: str) -> list[Message]:
+    return [
+        Message.model_validate({"role": role, "content": text})
+        for question in asked
+        for role, text in (("user", question), ("assistant", "They close at 22:00 in Rome."))
+    ][:-1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "places"),
+    [
+        (("When do bars close in Shanghai?", "And in Beijing?"), ("CN-BJ",)),
+        (("When do bars close in Shanghai?", "Why?", "Who says so?", "Since?"), ("CN-SH",)),
+        (("When do bars close?", "In Shanghai or in Beijing?"), ("CN-SH", "CN-BJ")),
+        (("When do bars close?", "Why?"), ("world",)),
+    ],
+)
+async def test_the_newest_turn_that_names_a_place_decides_the_place(
+    memory: Memory, asked: tuple[str, ...], places: tuple[str, ...]
+) -> None:
+    answer = await Aligner(memory, ScriptedModel(["At 22:00."])).answer(turns(*asked))
+    assert answer.decision.scope.place == places
+
+
+async def test_the_newest_turn_that_names_an_audience_decides_the_audience(memory: Memory) -> None:
+    memory.add([Rule(id="a", text="x", audience=("nurse",)), *RULES])
+    memory.add(Rule(id="b", text="x", audience=("driver",)))
+    aligner = Aligner(memory, ScriptedModel(["Yes."]))
+    asked = turns("As a nurse in Shanghai, may I?", "And a driver?", "In Beijing?")
+    scope = (await aligner.answer(asked)).decision.scope
+    assert (scope.place, scope.audience) == (("CN-BJ",), ("driver",))
+    given = Scope(place="CN", audience=("nurse",))
+    scope = (await aligner.answer(asked, given)).decision.scope
+    assert (scope.place, scope.audience) == (("CN", "CN-BJ"), ("nurse",))

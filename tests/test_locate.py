@@ -61,6 +61,13 @@ def test_audiences_of_another_tenant_are_not_read(memory: Memory) -> None:
     assert locate(memory, "at Vertiv", Scope(tenant="other")).audience == ("Vertiv",)
 
 
+def test_of_several_turns_the_newest_that_names_anything_decides(memory: Memory) -> None:
+    memory.add(Rule(id="a", text="x", audience=("nurse",)))
+    located = locate(memory, ["I am a nurse in Beijing", QUESTION, "May I?"], Scope())
+    assert (located.place, located.audience) == (("CN-HN/长沙市",), ("nurse",))
+    assert locate(memory, [], Scope()).place == ("world",)
+
+
 def test_now_is_what_the_memorys_clock_says(memory: Memory, clock: Clock) -> None:
     assert locate(memory, "May I?", Scope()).at == clock.now
     given = Scope.model_validate({"at": "2020-02-29"})

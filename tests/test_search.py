@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comity.errors import NotFound, UnknownPlace
 from comity.memory.memory import Memory
 from comity.records import Hit, Rule, Scope
 from comity.retrieval.fuse import RANK_CONSTANT, fuse
@@ -56,6 +57,22 @@ def test_a_scope_without_a_moment_is_now_by_the_memorys_clock(memory: Memory, cl
     assert search(memory, "dogs", Scope()).hits == ()
     clock.advance(days=40)
     assert len(search(memory, "dogs", Scope()).hits) == 1
+
+
+@pytest.mark.parametrize("place", ["CN-SH", "cn-sh", "Shanghai", "上海", "world|Shanghai"])
+def test_a_place_may_be_given_as_people_write_it(memory: Memory, place: str) -> None:
+    memory.add(Rule(id="a", text="dogs", place="CN-SH"))
+    assert len(search(memory, "dogs", Scope.model_validate({"place": place})).hits) == 1
+
+
+def test_a_scope_that_nobody_knows_is_refused(memory: Memory) -> None:
+    memory.add(Rule(id="a", text="dogs", mandatory=True))
+    with pytest.raises(UnknownPlace, match="Atlantis"):
+        search(memory, "dogs", Scope(place="Atlantis"))
+    with pytest.raises(NotFound, match="no tenant 'typo'"):
+        search(memory, "dogs", Scope(tenant="typo"))
+    with pytest.raises(NotFound, match="no revision 9"):
+        search(memory, "dogs", Scope(as_of=9))
 
 
 def test_a_memory_without_rules_finds_nothing(memory: Memory) -> None:

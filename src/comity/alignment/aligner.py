@@ -98,9 +98,8 @@ class Aligner:
         """
         watch = Stopwatch()
         conversation = as_conversation(question)
-        query = _query(conversation)
         with watch("search"):
-            scope, found, ruling = await asyncio.to_thread(self.rule, query, scope)
+            scope, found, ruling = await asyncio.to_thread(self.rule, conversation, scope)
         with watch("compose"):
             prompt = self.compose(ruling, found, conversation, scope)
         reply: Reply | None = None
@@ -112,14 +111,26 @@ class Aligner:
                     yield piece
         if reply is None or not reply.text.strip():
             raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
-        decision = self._record(query, scope, found, ruling, prompt, reply, watch)
+        decision = self._record(_query(conversation), scope, found, ruling, prompt, reply, watch)
         decision = await asyncio.to_thread(decisions.append, self.memory, decision)
         yield Answer(text=reply.text, citations=decision.citations, decision=decision)
 
-    def rule(self, question: str, given: Scope) -> tuple[Scope, Found, Ruling]:
-        """Scope, search and ruling for a question: everything before the prompt."""
-        scope = locate(self.memory, question, given, default_place=self.options.place)
-        found = search(self.memory, question, scope, k=self.options.hits, reranker=self.reranker)
+    def rule(self, question: str | Sequence[Message], given: Scope) -> tuple[Scope, Found, Ruling]:
+        """Scope, search and ruling for a question or conversation: all before the prompt.
+
+        The last three user turns are searched; the scope is read from the newest turn that
+        names a place, and from the newest that names an audience.
+        """
+        conversation = as_conversation(question)
+        turns = _asked(conversation)
+        scope = locate(self.memory, turns, given, default_place=self.options.place)
+        found = search(
+            self.memory,
+            _query(conversation),
+            scope,
+            k=self.options.hits,
+            reranker=self.reranker,
+        )
         return scope, found, rule_on(found.candidates, self.memory.authorities)
 
     def compose(
@@ -174,6 +185,7 @@ class Aligner:
             prompt_sha256=decisions.prompt_hash(prompt.messages),
             model=reply.model or self.model.name,
             answer=reply.text,
+            finish_reason=reply.finish_reason,
             citations=cited.citations,
             unknown_marks=cited.unknown,
             findings=tuple(_unchecked(ruling.kept)),

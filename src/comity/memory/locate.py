@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.records import WORLD, Scope
 
 
-def locate(memory: Memory, question: str, given: Scope, *, default_place: str = WORLD) -> Scope:
+def locate(
+    memory: Memory,
+    question: str | Sequence[str],
+    given: Scope,
+    *,
+    default_place: str = WORLD,
+) -> Scope:
     """Complete a scope from the places and audiences that a question names.
+
+    A conversation is given as the user's turns, oldest first: the newest turn that names a place
+    decides the place, and the newest that names an audience decides the audience.
 
     A place that the caller gave holds; a place that the question names inside it narrows it, and
     one outside it is ignored, so that a user's words cannot leave the caller's jurisdiction.
@@ -21,10 +32,11 @@ def locate(memory: Memory, question: str, given: Scope, *, default_place: str = 
     memory.check_scope(given)
     gazetteer = memory.gazetteer(given.tenant)
     own = tuple(gazetteer.canonical(place) for place in given.place)
-    named = tuple(mention.code for mention in gazetteer.find(question))
+    turns = [question] if isinstance(question, str) else question
+    named = _newest(turns, lambda turn: tuple(found.code for found in gazetteer.find(turn)))
     inside = tuple(place for place in named if any(contains(wide, place) for wide in own))
     places = own + inside if own else named or (gazetteer.canonical(default_place),)
-    audience = given.audience or memory.name_finder(given.tenant).find(question)
+    audience = given.audience or _newest(turns, memory.name_finder(given.tenant).find)
     return given.model_copy(
         update={
             "place": tuple(dict.fromkeys(places)),
@@ -32,3 +44,8 @@ def locate(memory: Memory, question: str, given: Scope, *, default_place: str = 
             "at": given.at or memory.clock(),
         }
     )
+
+
+def _newest(turns: Sequence[str], find: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    """What `find` gives for the newest turn in which it finds anything."""
+    return next(filter(None, map(find, reversed(turns))), ())

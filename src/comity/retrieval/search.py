@@ -17,7 +17,7 @@ from comity.memory.index import Index
 from comity.memory.memory import Memory
 from comity.memory.scope import ScopeMask
 from comity.memory.store import StoredRule
-from comity.records import Hit, Record, Rule, Scope
+from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
 
 _DEPTH = 100
@@ -52,12 +52,16 @@ def search(
 ) -> Found:
     """Find the rules that apply to a question, the k most similar ones as hits.
 
-    The scope is taken as it is (see `locate`), with the memory's clock where it has no `at`. The
-    search sees every change that was committed before it began, and nothing of a later one.
-    Raises `ValueError` for a k below 1.
+    Nothing is read from the question into the scope (see `locate`); its places may be names, and
+    the memory's clock holds where it has no `at`. The search sees every change that was
+    committed before it began, and nothing of a later one. Raises `ValueError` for a k below 1,
+    `UnknownPlace` for a place that nobody knows, and `NotFound` for a tenant or revision that is
+    not there.
     """
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one rule")
+    memory.check_scope(scope)
+    scope = _canonical(memory, scope)
     index = memory.index
     index.catch_up()
     mask = index.admit(scope.model_copy(update={"at": scope.at or memory.clock()}))
@@ -71,6 +75,14 @@ def search(
     candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
     revision = mask.revision if scope.as_of is None else min(scope.as_of, mask.revision)
     return Found(revision=revision, hits=tuple(hits), candidates=candidates)
+
+
+def _canonical(memory: Memory, scope: Scope) -> Scope:
+    """The scope with the codes of its places."""
+    if set(scope.place) <= {WORLD}:
+        return scope  # loads no place names
+    gazetteer = memory.gazetteer(scope.tenant)
+    return scope.model_copy(update={"place": tuple(map(gazetteer.canonical, scope.place))})
 
 
 def rank(
