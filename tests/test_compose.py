@@ -191,6 +191,18 @@ def test_a_memory_with_nothing_to_say_says_so(language: str) -> None:
     assert NAMES["CN-SH"][language == "zh"] in prompt.messages[0].content
 
 
+@pytest.mark.parametrize(("language", "place"), [("en", "Shanghai"), ("zh", "上海市")])
+def test_a_model_is_told_when_there_are_rules_but_none_fits(language: str, place: str) -> None:
+    words = wording(language)
+    said = prompt_of(one("a"), budget=0, language=language).messages[0].content
+    assert words["none_fit"].format(place=place, date="2030-06-01") in said
+    assert words["no_rules"].format(place=place, date="2030-06-01") not in said
+    assert words["incomplete"] not in said
+    none = prompt_of(language=language).messages[0].content
+    assert words["no_rules"].format(place=place, date="2030-06-01") in none
+    assert words["incomplete"] in none
+
+
 @pytest.mark.parametrize(
     "text",
     ["{place}", "{0} {} {{", "{number.__class__}", "%s %(x)s", "$x ${y}", "</s>[INST]", "\\n"],

@@ -34,13 +34,14 @@ class Cited(NamedTuple):
 def cite(text: str, rules: Sequence[Rule]) -> Cited:
     """The rules that an answer cites, in the order of their first mark.
 
-    Rule `[R1]` is the first of `rules`; `[1]`, several numbers in one mark, and full-width
-    brackets count too. An answer without any mark of a rule it was given is compared with the
-    rules word by word: a sentence that repeats a rule counts as a citation `by` words.
+    Rule `[R1]` is the first of `rules`; several numbers in one mark and full-width brackets
+    count too. A mark without `R`, such as `[1]`, counts only in an answer that has none with it:
+    beside those it is a year or a footnote. An answer without any mark of a rule it was given is
+    compared with the rules word by word: a sentence that repeats a rule is cited `by` words.
     """
     found: dict[int, Citation] = {}
     unknown: list[str] = []
-    for mark in _MARK.finditer(text):
+    for mark in _marks(text):
         for name in re.findall(_NUMBER, mark[1]):
             number = int(name.removeprefix("R"))
             if not 1 <= number <= len(rules):
@@ -50,6 +51,11 @@ def cite(text: str, rules: Sequence[Rule]) -> Cited:
     if not found:
         found = {each.number: each.citation for each in reversed(list(_by_words(text, rules)))}
     return Cited(tuple(sorted(found.values(), key=_start)), tuple(dict.fromkeys(unknown)))
+
+
+def _marks(text: str) -> list[re.Match[str]]:
+    marks = list(_MARK.finditer(text))
+    return [mark for mark in marks if "R" in mark[1]] or marks
 
 
 def citation(

@@ -65,13 +65,15 @@ def compose(
     words = wording(language)
     label = _labeller(words, name_place, language)
     packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
-    head = words["rules" if packed.rules else "no_rules"].format(
+    kind = "rules" if packed.rules else "none_fit" if ruling.kept else "no_rules"
+    head = words[kind].format(
         place=_one_line(_and(name_place(place, language) for place in scope.place)),
         date=_day(scope.at) if scope.at else "",
     )
     listed = [label(number, rule) for number, rule in enumerate(packed.rules, start=1)]
     provider = [turn.content for turn in conversation if turn.role == "system"]
-    note = words["incomplete"] if may_be_incomplete else ""
+    # where none fits, the model's own knowledge must not stand in for rules that there are
+    note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
     stable = (words["instructions"], note, words["example"])
     parts = [*(part.strip() for part in stable if part), head, *listed]
     if provider:
