@@ -138,6 +138,37 @@ def test_drafts_are_approved_together(comity: Command) -> None:
     assert comity.json("rules", "show", "smoke")["status"] == "active"
 
 
+def test_a_version_that_is_due_is_shown_with_the_one_in_force(comity: Command) -> None:
+    comity.done("rules", "amend", "dogs", "--text", "Dogs free.", "--from", "2999-01-01")
+    waits = "active; not yet in force: version 1 is now"
+    assert waits in comity.done("rules", "show", "dogs")
+    assert waits in comity.done("rules", "list")
+    assert "not yet" not in comity.done("rules", "show", "dogs@1")
+    assert "not yet" not in comity.done("rules", "list", "--as-of", "1")
+
+
+def test_an_amendment_before_one_that_is_due_says_that_it_forestalls_it(comity: Command) -> None:
+    amend = ("rules", "amend", "dogs", "--text", "Cats.")
+    comity.done(*amend, "--from", "2999-01-01")
+    refused = comity(*amend)
+    assert (refused.exit_code, "version 2 is due from 2999-01-01" in refused.stderr) == (3, True)
+    later = comity(*amend, "--from", "2999-02-01")
+    assert "will not come into force" not in later.stderr
+    told = comity(*amend, "--from", "2026-01-01").stderr
+    assert "version 2, due from 2999-01-01, will not come into force" in told
+    assert "version 3, due from 2999-02-01, will not come into force" in told
+
+
+def test_a_draft_amendment_is_rejected_and_the_rule_stays(comity: Command) -> None:
+    comity.done("rules", "amend", "dogs", "--text", "Cats.", "--set", "status=draft")
+    assert "draft; not yet in force: version 1 is now" in comity.done("rules", "list")
+    result = comity("rules", "repeal", "dogs")
+    assert (result.exit_code, "comity rules reject dogs" in result.stderr) == (3, True)
+    assert "dogs@3: active" in comity.done("rules", "reject", "dogs", "--note", "no")
+    assert comity.json("rules", "show", "dogs")["text"] == "Dogs on a lead [red]."
+    assert comity.json("rules", "history", "dogs")[-1]["kind"] == "reject"
+
+
 def test_a_repealed_rule_cannot_be_repealed_again(comity: Command) -> None:
     comity.done("rules", "repeal", "dogs")
     result = comity("rules", "repeal", "dogs")

@@ -72,7 +72,7 @@ def test_a_repealed_rule_ends_then_and_stays_for_earlier_facts(
     assert texts(memory, at(noon))
     assert texts(memory, at(end - timedelta(microseconds=1)))
     assert texts(memory, at(end)) == []
-    with pytest.raises(RuleError, match="repealed already"):
+    with pytest.raises(RuleError, match=r"repealed already, as of 2030-06-03$"):
         memory.repeal("leash")
     with pytest.raises(RuleError, match="amend its status to active"):
         memory.amend("leash", {"text": "z"})
@@ -85,7 +85,7 @@ def test_a_repealed_rule_ends_then_and_stays_for_earlier_facts(
 def test_a_draft_waits_for_approval(memory: Memory, clock: Clock) -> None:
     memory.add(LEASH.model_copy(update={"status": "draft"}))
     assert texts(memory, at(clock.now)) == []
-    approved = memory.approve("leash")
+    (approved,) = memory.approve("leash")
     assert (approved.status, approved.version) == ("active", 2)
     assert texts(memory, at(clock.now)) == [LEASH.text]
     with pytest.raises(RuleError, match="nothing to approve"):
@@ -96,7 +96,7 @@ def test_an_amended_draft_keeps_the_validity_that_it_states(memory: Memory, cloc
     later = clock.now + timedelta(days=400)
     memory.add(LEASH.model_copy(update={"status": "draft", "valid_from": later}))
     memory.amend("leash", {"text": "Dogs on a short leash"})
-    assert memory.approve("leash").valid_from == later
+    assert memory.approve("leash")[0].valid_from == later
 
 
 def test_an_amendment_of_a_future_version_does_not_bring_it_forward(
@@ -106,9 +106,65 @@ def test_an_amendment_of_a_future_version_does_not_bring_it_forward(
     later = clock.now + timedelta(days=30)
     clock.advance(days=1)
     memory.amend("leash", {"text": "Dogs free", "valid_from": later})
-    memory.amend("leash", {"text": "Dogs quite free"})
+    with pytest.raises(RuleError, match="version 2 is due from 2030-07-01: give --from"):
+        memory.amend("leash", {"text": "Dogs quite free"})
+    memory.amend("leash", {"text": "Dogs quite free", "valid_from": later})
     assert texts(memory, at(clock.now)) == [LEASH.text]
     assert texts(memory, at(later)) == ["Dogs quite free"]
+
+
+def test_an_approved_amendment_does_not_reach_back_to_its_drafting(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(LEASH)
+    memory.amend("leash", {"text": "Dogs free", "status": "draft"})
+    between = clock.advance(days=1)
+    now = clock.advance(days=1)
+    (approved,) = memory.approve("leash")
+    assert approved.valid_from == now
+    assert texts(memory, at(between)) == [LEASH.text]
+    assert texts(memory, at(now)) == ["Dogs free"]
+
+
+def test_an_approved_amendment_that_states_a_later_start_keeps_it(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(LEASH)
+    later = clock.now + timedelta(days=9)
+    memory.amend("leash", {"status": "draft", "valid_from": later})
+    assert memory.approve("leash")[0].valid_from == later
+
+
+def test_drafts_are_approved_as_one_revision_or_not_at_all(memory: Memory) -> None:
+    drafts = [Rule(id=name, text="x", status="draft") for name in "abc"]
+    memory.add([*drafts, LEASH])
+    with pytest.raises(RuleError, match="'leash' is active"):
+        memory.approve(["a", "leash"])
+    assert memory.revision == 1
+    assert [rule.id for rule in memory.approve(["a", "b", "a"])] == ["a", "b"]
+    assert memory.revision == 2
+    assert memory.approve([]) == []
+    assert memory.revision == 2
+
+
+def test_a_rejected_amendment_leaves_the_version_in_force(memory: Memory, clock: Clock) -> None:
+    memory.add(LEASH)
+    clock.advance(days=1)
+    memory.amend("leash", {"text": "Dogs free", "status": "draft"})
+    with pytest.raises(RuleError, match="comity rules reject leash"):
+        memory.repeal("leash")
+    rejected = memory.reject("leash")
+    assert rejected == LEASH.model_copy(update={"version": 3})
+    assert texts(memory, at(clock.now)) == [LEASH.text]
+    with pytest.raises(RuleError, match="nothing to approve or reject"):
+        memory.reject("leash")
+
+
+@pytest.mark.parametrize("discard", ["reject", "repeal"])
+def test_a_draft_of_nothing_in_force_is_discarded(memory: Memory, discard: str) -> None:
+    memory.add(LEASH.model_copy(update={"status": "draft"}))
+    rule = memory.reject("leash") if discard == "reject" else memory.repeal("leash")
+    assert (rule.status, rule.version) == ("repealed", 2)
 
 
 def test_a_difference_names_the_fields(memory: Memory) -> None:
@@ -142,6 +198,7 @@ def test_an_unknown_rule_is_answered_with_near_ones(memory: Memory) -> None:
         memory.history,
         memory.repeal,
         memory.approve,
+        memory.reject,
         memory.diff,
         lambda name: memory.amend(name, {"text": "z"}),
     ]
@@ -204,7 +261,7 @@ def test_a_new_rule_begins_with_version_one(memory: Memory) -> None:
         ({"id": "b"}, "id cannot be amended"),
         ({"version": 4, "tenant": "x"}, "tenant, version cannot be amended"),
         ({"colour": "red"}, "colour"),
-        ({"valid_to": "2000-01-01"}, "validity: .*not after"),
+        ({"valid_to": "2000-01-01"}, "validity: valid_to 2000-01-01 is not after"),
         ({"valid_from": "soon"}, "valid_from"),
         ({"text": ""}, "text"),
         ({"enforcement": "maybe"}, "enforcement"),

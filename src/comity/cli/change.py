@@ -1,4 +1,4 @@
-"""`comity rules amend`, `repeal` and `approve`: changes by hand, each one revision."""
+"""`comity rules amend`, `repeal`, `approve` and `reject`: changes by hand, each one revision."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.output import note, say, say_json
+from comity.cli.output import day, note, say, say_json
 from comity.cli.rules import status_in_words
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import MOMENT, json_option
 from comity.cli.words import change_lines
-from comity.errors import RuleError
+
+if TYPE_CHECKING:
+    from comity.memory.memory import Memory
+    from comity.records import Rule
 
 _FIXED = ("id", "version", "tenant", "source")
 _note_option = click.option("--note", "reason", default="", metavar="TEXT", help="Why.")
@@ -70,6 +73,7 @@ def amend_command(
             rule_id, changes, tenant=chosen.tenant, author=chosen.author, note=reason
         )
         revision = memory.revision
+        _note_forestalled(memory, new)
     if as_json:
         say_json(new.model_dump(mode="json") | {"revision": revision})
         return
@@ -77,6 +81,20 @@ def amend_command(
     for line in change_lines(differences(old, new)):
         click.echo(line)
     note(f"revision {revision}: done")
+
+
+def _note_forestalled(memory: Memory, new: Rule) -> None:
+    """Say which versions were due before the new one and now never start."""
+    from comity.memory.versions import due
+
+    versions = [stored.rule for stored in memory.history(new.id, tenant=new.tenant)]
+    now = memory.clock()
+    still = due(versions, now)
+    for rule in due(versions[:-1], now):
+        if rule not in still:
+            note(
+                f"version {rule.version}, due from {day(rule.valid_from)}, will not come into force"
+            )
 
 
 def _field(given: str) -> tuple[str, Any]:
@@ -140,24 +158,38 @@ def repeal_command(
 def approve_command(
     session: Session, rule_ids: tuple[str, ...], reason: str, as_json: bool
 ) -> None:
-    """Put drafts in force: all of those named, or none where one of them is no draft."""
+    """Put drafts in force as one revision: all of those named, or none.
+
+    A draft that amends a rule is in force from now on, or from a later date that it states.
+    """
     chosen = session.settings
-    wanted = tuple(dict.fromkeys(rule_ids))
     with session.open_memory() as memory:
-        for rule_id in wanted:
-            rule = memory.get(rule_id, tenant=chosen.tenant)
-            if rule.status != "draft":
-                raise RuleError(
-                    f"rule {rule_id!r} is {rule.status}, not a draft: nothing was approved"
-                )
-        approved = [
-            memory.approve(rule_id, tenant=chosen.tenant, author=chosen.author, note=reason)
-            for rule_id in wanted
-        ]
+        approved = memory.approve(rule_ids, tenant=chosen.tenant, author=chosen.author, note=reason)
         revision = memory.revision
+        for rule in approved:
+            _note_forestalled(memory, rule)
     if as_json:
         say_json([rule.model_dump(mode="json") | {"revision": revision} for rule in approved])
         return
     for rule in approved:
         say(f"{rule.id}@{rule.version}: {rule.status}")
     note(f"revision {revision}: done")
+
+
+@click.command("reject")
+@click.argument("rule_id", metavar="ID")
+@_note_option
+@json_option
+@settings_options("memory", "tenant", "author", "embedder")
+@pass_session
+def reject_command(session: Session, rule_id: str, reason: str, as_json: bool) -> None:
+    """Discard a draft: the version before it holds on, and a draft without one is repealed."""
+    chosen = session.settings
+    with session.open_memory() as memory:
+        rule = memory.reject(rule_id, tenant=chosen.tenant, author=chosen.author, note=reason)
+        revision = memory.revision
+    if as_json:
+        say_json(rule.model_dump(mode="json") | {"revision": revision})
+    else:
+        say(f"{rule.id}@{rule.version}: {status_in_words(rule)}")
+        note(f"revision {revision}: done")

@@ -13,7 +13,7 @@ import click
 
 from comity.cli.add import add_command, init_command
 from comity.cli.ask import ask_command
-from comity.cli.change import amend_command, approve_command, repeal_command
+from comity.cli.change import amend_command, approve_command, reject_command, repeal_command
 from comity.cli.decisions import decisions_group
 from comity.cli.index import index_group
 from comity.cli.models import models_group
@@ -141,7 +141,7 @@ for _command in (
     reference_command,
 ):
     cli.add_command(_command)
-for _command in (amend_command, repeal_command, approve_command):
+for _command in (amend_command, repeal_command, approve_command, reject_command):
     rules_group.add_command(_command)
 
 

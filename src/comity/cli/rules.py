@@ -67,10 +67,11 @@ def list_command(
             and (authority is None or authority == one.rule.authority)
         ]
         visible = [one for one in chosen if _has_status(one.rule, status, memory.clock())]
+        rows = [] if as_json else [_row(one.rule, not_yet(memory, one, as_of)) for one in visible]
     if as_json:
         say_json([stored_as_json(one) for one in visible])
         return
-    say_table(_COLUMNS, [_row(one.rule) for one in visible])
+    say_table(_COLUMNS, rows)
     hidden = len(chosen) - len(visible) if status is None else 0
     note(f"{len(visible)} rules" + (f", and {hidden} repealed (--status all)" if hidden else ""))
 
@@ -89,7 +90,21 @@ def _has_status(rule: Rule, status: str | None, now: datetime) -> bool:
     return status in ("all", rule.status)
 
 
-def _row(rule: Rule) -> tuple[object, ...]:
+def not_yet(memory: Memory, stored: StoredRule, as_of: int | None = None) -> str:
+    """Where a version is not in force yet, which one is; else nothing."""
+    from comity.memory.versions import in_force
+
+    rule, now = stored.rule, memory.clock()
+    waits = rule.status == "draft" and rule.version > 1
+    if not waits and (rule.valid_from is None or rule.valid_from <= now):
+        return ""
+    history = memory.history(rule.id, tenant=rule.tenant)
+    known = [one.rule for one in history if as_of is None or one.revision <= as_of]
+    holds = in_force(known, now)
+    return f"not yet in force: {f'version {holds.version}' if holds else 'no version'} is now"
+
+
+def _row(rule: Rule, waits: str) -> tuple[object, ...]:
     return (
         rule.id,
         rule.version,
@@ -98,7 +113,7 @@ def _row(rule: Rule) -> tuple[object, ...]:
         ", ".join(rule.audience),
         rule.authority,
         "" if rule.status == "repealed" else validity(rule.valid_from, rule.valid_to),
-        status_in_words(rule),
+        "; ".join(filter(None, (status_in_words(rule), waits))),
     )
 
 
@@ -124,6 +139,7 @@ def show_command(session: Session, rule: str, as_json: bool) -> None:
     tenant = session.settings.tenant
     with session.open_book() as memory:
         stored = find(memory, rule, tenant)
+        waits = not_yet(memory, stored)
     if as_json:
         say_json(stored_as_json(stored))
         return
@@ -134,16 +150,16 @@ def show_command(session: Session, rule: str, as_json: bool) -> None:
         for name, value in stored.rule
         if name not in hidden and value not in ("", (), None, False)
     ]
-    say_fields([*fields, *_details(stored)])
+    say_fields([*fields, *_details(stored, waits)])
     say()
     say(stored.rule.text)
 
 
-def _details(stored: StoredRule) -> list[tuple[str, str]]:
+def _details(stored: StoredRule, waits: str) -> list[tuple[str, str]]:
     rule = stored.rule
     source = rule.source
     return [
-        ("status", status_in_words(rule)),
+        ("status", "; ".join(filter(None, (status_in_words(rule), waits)))),
         ("enforcement", rule.enforcement if rule.enforcement != "advise" else ""),
         ("check", rule.check.model_dump_json(exclude_defaults=True) if rule.check else ""),
         ("source", f"{source.document}, characters {source.start}-{source.end}" if source else ""),

@@ -26,6 +26,7 @@ from comity.memory.places import Gazetteer, OwnPlace
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, PlaceNames, Store, StoredRule
 from comity.memory.vectors import VectorCache
+from comity.memory.versions import due, in_force, newest_undrafted
 from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
 
 Clock = Callable[[], datetime]
@@ -300,16 +301,20 @@ class Memory:
         """Give a rule a new version that differs in some fields, and return it.
 
         Without a `valid_from` among the changes the new version is in force from now on, and the
-        old one until then; a draft, or a version that is in force only later, keeps its own.
+        old one until then; a draft keeps its own. Where the newest version starts only later,
+        `valid_from` must be given: later versions forestall earlier ones that start after them.
         """
         old = self.history(rule_id, tenant=tenant)[-1].rule
         if old.status == "repealed" and "status" not in changes:
             raise RuleError(
                 f"rule {rule_id!r} is repealed: amend its status to active to put it in force again"
             )
-        since: datetime | None = self.clock()
-        if old.status == "draft" or (old.valid_from and old.valid_from > self.clock()):
-            since = old.valid_from
+        since = old.valid_from if old.status == "draft" else self.clock()
+        if old.valid_from and since and old.valid_from > since and "valid_from" not in changes:
+            raise RuleError(
+                f"rule {rule_id!r}: version {old.version} is due from {_date(old.valid_from)}: "
+                "give --from (from then on the new text replaces it for good)"
+            )
         given = {"valid_from": since, "source": None} | dict(changes)
         return self._succeed("amend", old, given, author=author, note=note)
 
@@ -322,21 +327,62 @@ class Memory:
         author: str = "",
         note: str = "",
     ) -> Rule:
-        """End a rule, now or at another moment; the repeal is a version of its own."""
-        old = self.history(rule_id, tenant=tenant)[-1].rule
+        """End a rule, now or at another moment; the repeal is a version of its own.
+
+        A draft that no version in force or due stands behind is discarded so; for another one
+        `RuleError` is raised, since its repeal would end more than the draft.
+        """
+        versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
+        old, now = versions[-1], self.clock()
         if old.status == "repealed":
-            raise RuleError(f"rule {rule_id!r} was repealed already, as of {old.valid_from}")
-        given = {"status": "repealed", "valid_from": at or self.clock(), "valid_to": None}
+            since = f", as of {_date(old.valid_from)}" if old.valid_from else ""
+            raise RuleError(f"rule {rule_id!r} was repealed already{since}")
+        if old.status == "draft" and (in_force(versions, now) or due(versions, now)):
+            raise RuleError(
+                f"rule {rule_id!r}: version {old.version} is a draft that would amend a rule in "
+                f"force: discard it first (comity rules reject {rule_id}), then repeal the rule"
+            )
+        given = {"status": "repealed", "valid_from": at or now, "valid_to": None}
         return self._succeed("repeal", old, given, author=author, note=note)
 
     def approve(
+        self,
+        rule_ids: str | Iterable[str],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        author: str = "",
+        note: str = "",
+    ) -> list[Rule]:
+        """Put one draft or several in force as one revision: all of them, or none.
+
+        A draft keeps the validity that it states, but one that amends a rule starts now at the
+        earliest: until it was approved the earlier version held.
+        """
+        names = [rule_ids] if isinstance(rule_ids, str) else list(dict.fromkeys(rule_ids))
+        new = [self.checked(self._approved(name, tenant)) for name in names]
+        if new:
+            self.write("approve", new, tenant=tenant, author=author, note=note)
+        return new
+
+    def _approved(self, rule_id: str, tenant: str) -> Rule:
+        versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
+        draft = _draft(versions)
+        since = draft.valid_from
+        if newest_undrafted(versions) and (since is None or since < self.clock()):
+            since = self.clock()
+        return succeed(draft, {"status": "active", "valid_from": since})
+
+    def reject(
         self, rule_id: str, *, tenant: str = DEFAULT_TENANT, author: str = "", note: str = ""
     ) -> Rule:
-        """Put a draft in force, with the validity that the draft states."""
-        old = self.history(rule_id, tenant=tenant)[-1].rule
-        if old.status != "draft":
-            raise RuleError(f"rule {rule_id!r} is {old.status}, not a draft: nothing to approve")
-        return self._succeed("approve", old, {"status": "active"}, author=author, note=note)
+        """Discard a draft: the version before it is stated again, or the draft is repealed."""
+        versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
+        draft, before = _draft(versions), newest_undrafted(versions)
+        given: dict[str, Any] = {"status": "repealed", "valid_from": self.clock(), "valid_to": None}
+        if before:
+            given = {name: getattr(before, name) for name in Rule.model_fields}
+            given = {name: value for name, value in given.items() if name not in FIXED}
+        return self._succeed("reject", draft, given, author=author, note=note)
 
     def _succeed(
         self, kind: str, old: Rule, changes: Mapping[str, Any], *, author: str, note: str
@@ -346,13 +392,17 @@ class Memory:
         return new
 
 
+FIXED = frozenset({"id", "version", "tenant"})
+"""What names a rule: the fields that its versions have in common, and their number."""
+
+
 def succeed(old: Rule, changes: Mapping[str, Any]) -> Rule:
     """The next version of a rule, with some fields changed.
 
     Raises `RuleError` for a field that a rule does not have, that names the rule itself, or
     whose value cannot be used.
     """
-    fixed = sorted({"id", "version", "tenant"} & changes.keys())
+    fixed = sorted(FIXED & changes.keys())
     if fixed:
         raise RuleError(f"rule {old.id!r}: {', '.join(fixed)} cannot be amended: add a new rule")
     fields = {name: getattr(old, name) for name in Rule.model_fields}
@@ -361,7 +411,21 @@ def succeed(old: Rule, changes: Mapping[str, Any]) -> Rule:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "validity"
-        raise RuleError(f"rule {old.id!r}: {where}: {problem['msg']}") from error
+        message = problem["msg"].removeprefix("Value error, ")
+        raise RuleError(f"rule {old.id!r}: {where}: {message}") from error
+
+
+def _draft(versions: Sequence[Rule]) -> Rule:
+    newest = versions[-1]
+    if newest.status != "draft":
+        raise RuleError(
+            f"rule {newest.id!r} is {newest.status}, not a draft: nothing to approve or reject"
+        )
+    return newest
+
+
+def _date(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
 
 
 def differences(old: Rule, new: Rule) -> list[FieldChange]:
