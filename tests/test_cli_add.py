@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from comity.cli.add import Stopped, _interruptible
+from comity.memory.memory import Memory
 from comity_command import BYLAWS, Command
 
 CHANGED = BYLAWS.replace("22:00", "21:00").partition("Article 3")[0]
@@ -139,6 +141,9 @@ def test_duplicates_are_reported_and_kept(comity: Command) -> None:
         ("bylaws.md", BYLAWS, ("--place", "XQ-NOWHERE"), "no place is known", 3),
         ("bylaws.md", BYLAWS, ("--authority", "statut"), "is none of constitution, statute", 2),
         ("bylaws.md", BYLAWS, ("--from", "soon"), "'soon' is no date", 2),
+        ("bylaws.md", BYLAWS, ("--from", "0001-01-01T00:00+08:00"), "outside the years 1 to", 2),
+        ("rules.jsonl", '{"id":"a","text":"x","valid_from":20260101}\n', (), "a date as text", 3),
+        ("title.md", "# By-laws\n\n## Dogs\n", (), "has headings but no text", 3),
         (
             "bylaws.md",
             BYLAWS,
@@ -166,6 +171,54 @@ def test_bad_input_is_named_and_nothing_is_changed(
 def test_a_file_that_is_not_there_is_named(comity: Command) -> None:
     result = comity("add", "nowhere.md")
     assert (result.exit_code, "nowhere.md: does not exist" in result.stderr) == (3, True)
+
+
+def test_a_first_import_that_fails_makes_no_memory(comity: Command) -> None:
+    comity("add", "nowhere.md")
+    assert list(comity.folder.glob("rules.db*")) == []
+    result = comity("search", "dogs")
+    assert (result.exit_code, "there is no memory" in result.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("arguments", [("search", "dogs"), ("rules", "list"), ("index", "info")])
+def test_a_memory_without_a_revision_holds_no_rules_yet(
+    comity: Command, arguments: tuple[str, ...]
+) -> None:
+    with Memory.open(comity.environ["COMITY_MEMORY"], embedder="hash"):
+        """The file is made, and nothing is in it."""
+    result = comity(*arguments)
+    assert (result.exit_code, "holds no rules yet: comity add FILE" in result.stderr) == (4, True)
+    comity.done("add", comity.write("bylaws.md"))
+    comity.done(*arguments)
+
+
+def test_a_namesake_of_a_document_does_not_repeal_its_rules(comity: Command) -> None:
+    for folder, rule in (("1", "dogs"), ("2", "cats")):
+        (comity.folder / folder / "x").mkdir(parents=True)
+        comity.write(f"{folder}/x/rules.jsonl", f'{{"id": "{rule}", "text": "No {rule}."}}')
+    comity.done("add", "1/x/rules.jsonl")
+    result = comity("add", "2/x/rules.jsonl", "--yes")
+    assert (result.exit_code, "rename the file or its folder" in result.stderr) == (3, True)
+    assert [rule["id"] for rule in comity.json("rules", "list")] == ["dogs"]
+
+
+def test_a_conflict_with_a_rule_that_is_not_there_is_noted(comity: Command) -> None:
+    rows = '{"id": "dogs", "text": "x"}\n{"id": "cats", "text": "y", "overrides": ["dogz"]}\n'
+    result = comity("add", comity.write("rules.jsonl", rows))
+    assert "cats overrides 'dogz', which neither the memory nor" in result.stderr
+    assert "did you mean dogs?" in result.stderr
+
+
+def test_ctrl_c_tells_of_a_commit_of_its_own_only() -> None:
+    def stopped(revisions: list[int]) -> None:
+        with _interruptible() as committed:
+            committed.extend(revisions)
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match="nothing was changed"):
+        stopped([])
+    with pytest.raises(Stopped, match="after revision 7"):
+        stopped([7])
 
 
 def test_files_in_a_folder_that_cannot_be_read_are_named(comity: Command) -> None:

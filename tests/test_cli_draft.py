@@ -39,7 +39,7 @@ def test_drafts_are_added_once_and_leave_what_was_approved(
     session = DraftingSession()
     with session.open_memory(create=True) as memory:
         found = drafted(session, memory, [path], RuleDefaults(place="Hunan"))
-        commit(session, memory, plan_of(session, memory, found, draft=True), "drafts")
+        commit(session, memory, plan_of(session, memory, found, draft=True), "drafts", [])
         (stored,) = memory.rules()
         assert (stored.rule.status, stored.rule.place) == ("draft", "CN-HN")
         assert stored.rule.source is not None

@@ -118,6 +118,51 @@ def test_a_rule_amended_by_hand_goes_with_its_document(memory: Memory, clock: Cl
     assert [rule.id for rule in bring(memory, row("a", "dogs")).gone] == ["b"]
 
 
+def test_rules_drafted_from_a_document_are_not_gone_from_it(memory: Memory) -> None:
+    draft = row("d", "dogs", status="draft")
+    assert draft.source is not None
+    quoted = draft.source.model_copy(update={"quotation": "no dogs"})
+    bring(memory, *(draft.model_copy(update={"id": n, "source": quoted}) for n in ("d", "e")))
+    memory.approve("e")
+    plan = bring(memory, row("a", "dogs"))
+    assert shape(plan) == (1, 0, 0, 0)
+    assert [stored.rule.status for stored in memory.rules()] == ["active", "draft", "active"]
+
+
+def test_a_document_that_shares_no_rule_with_its_namesake_is_refused(memory: Memory) -> None:
+    bring(memory, row("a", "dogs", "x/rules.jsonl"), row("b", "cats", "x/rules.jsonl"))
+    with pytest.raises(RuleError, match=r"x/rules\.jsonl has none .*\(a, b\).*rename the file"):
+        plan_import(memory, [row("c", "foxes", "x/rules.jsonl")], tenant="default")
+    for rule_id in ("a", "b"):
+        memory.repeal(rule_id)
+    assert shape(bring(memory, row("c", "foxes", "x/rules.jsonl"))) == (1, 0, 0, 0)
+
+
+def test_a_conflict_with_a_rule_that_is_not_there_is_reported(memory: Memory) -> None:
+    bring(memory, row("leash-law", "dogs"))
+    rules = (
+        row("b", "cats", "other.md", overrides=("leash-lew", "c", "leash-law")),
+        row("c", "foxes", "other.md", overrides=("zzz",)),
+    )
+    plan = bring(memory, *rules)
+    assert plan.unknown_overrides == (("b", "leash-lew", ("leash-law",)), ("c", "zzz", ()))
+    assert bring(memory, *rules).unknown_overrides == ()
+
+
+def test_the_revision_is_told_before_the_index_follows(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory.index, "catch_up", stop)
+    plan = plan_import(memory, [row("a", "dogs")], tenant="default")
+    committed: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        commit_import(memory, plan, committed=committed.append)
+    assert committed == [1]
+
+
 def test_a_document_that_goes_back_is_noticed(memory: Memory) -> None:
     for text, version in (("A", 1), ("B", 2), ("A", 3)):
         bring(memory, row("a", text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ def add_command(
     The whole import is one revision or none; the same file again changes nothing.
     """
     given = _defaults(defaults)
-    with session.open_memory(create=not dry_run, trial=dry_run) as memory, _interruptible(memory):
+    first = not session.has_memory()
+    with session.open_memory(trial=True) as memory, _interruptible() as committed:
         if draft:
             from comity.cli.draft import drafted
 
@@ -80,7 +81,9 @@ def add_command(
         revision = memory.revision
         if not dry_run and not plan.empty:
             _ask(plan, yes)
-            revision = commit(session, memory, plan, reason or _names(extraction))
+            reason = reason or _names(extraction)
+            with session.open_memory(create=True) if first else nullcontext(memory) as kept:
+                revision = commit(session, kept, plan, reason, committed)
             note(f"revision {revision}: done")
         if as_json:
             say_json(plan_as_json(plan, extraction, revision, committed=not dry_run))
@@ -98,7 +101,7 @@ def init_command(session: Session, as_json: bool) -> None:
     from comity.documents.fields import RuleDefaults
     from comity.samples import sample_folder
 
-    with session.open_memory(create=True) as memory, _interruptible(memory):
+    with session.open_memory(create=True) as memory, _interruptible() as committed:
         tenant = session.settings.tenant
         held = len(memory.rules(tenant=tenant))
         if held:
@@ -108,7 +111,7 @@ def init_command(session: Session, as_json: bool) -> None:
             )
         extraction = read_documents(session, memory, [sample_folder()], RuleDefaults())
         plan = plan_of(session, memory, extraction)
-        revision = commit(session, memory, plan, "sample rules")
+        revision = commit(session, memory, plan, "sample rules", committed)
         if as_json:
             say_json(plan_as_json(plan, extraction, revision, committed=True))
         else:
@@ -182,13 +185,23 @@ def plan_of(
     return plan
 
 
-def commit(session: Session, memory: Memory, plan: ImportPlan, reason: str) -> int:
-    """Do what the plan says, with a bar, and give the revision."""
+def commit(
+    session: Session, memory: Memory, plan: ImportPlan, reason: str, committed: list[int]
+) -> int:
+    """Do what the plan says, with a bar, and give the revision.
+
+    It is put on `committed` as soon as it is durable, before the index follows.
+    """
     from comity.memory.imports import commit_import
 
     with progress_bar("embedding") as progress:
         return commit_import(
-            memory, plan, author=session.settings.author, note=reason, progress=progress
+            memory,
+            plan,
+            author=session.settings.author,
+            note=reason,
+            progress=progress,
+            committed=committed.append,
         )
 
 
@@ -209,15 +222,15 @@ def _ask(plan: ImportPlan, yes: bool) -> None:
 
 
 @contextmanager
-def _interruptible(memory: Memory) -> Iterator[None]:
-    """Turn Ctrl-C into a sentence on what is kept."""
-    before = memory.revision
+def _interruptible() -> Iterator[list[int]]:
+    """Turn Ctrl-C into a sentence on what is kept; yields the list of the revisions made."""
+    committed: list[int] = []
     try:
-        yield
+        yield committed
     except (KeyboardInterrupt, click.Abort) as stop:
-        if memory.revision > before:
+        if committed:
             raise Stopped(
-                f"stopped after revision {memory.revision} was committed: the change is complete, "
+                f"stopped after revision {committed[-1]} was committed: the change is complete, "
                 "and the next search brings the index up to date"
             ) from stop
         raise Stopped(

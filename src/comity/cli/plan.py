@@ -59,6 +59,19 @@ def announce_plan(plan: ImportPlan) -> None:
         say(f"gone from their document, to be repealed: {len(plan.gone)} rules: {_ids(plan.gone)}")
     if plan.unchanged:
         say(f"unchanged: {plan.unchanged} rules")
+    _note_unknown_overrides(plan)
+
+
+def _note_unknown_overrides(plan: ImportPlan) -> None:
+    for unknown in plan.unknown_overrides[:_NAMED]:
+        near = f": did you mean {', '.join(unknown.near)}?" if unknown.near else ""
+        note(
+            f"{unknown.rule} overrides {unknown.overrides!r}, which neither the memory nor this "
+            f"import has{near}"
+        )
+    more = len(plan.unknown_overrides) - _NAMED
+    if more > 0:
+        note(f"overrides: {more} more (comity add --dry-run --json lists them all)")
 
 
 def changes_of_held(plan: ImportPlan) -> list[Changed]:
@@ -98,6 +111,7 @@ def plan_as_json(
         "unchanged": plan.unchanged,
         "places": [place.model_dump(mode="json") for place in plan.places],
         "documents": [document.model_dump(mode="json") for document in extraction.documents],
+        "unknown_overrides": [unknown._asdict() for unknown in plan.unknown_overrides],
         "duplicates": [duplicate.model_dump(mode="json") for duplicate in extraction.duplicates],
         "skipped": [str(path) for path in extraction.skipped],
     }

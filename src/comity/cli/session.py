@@ -58,20 +58,22 @@ class Session:
         """The memory, ready to search and change; made where it is not there if `create`.
 
         On `trial`, one that is not there is an empty one that nothing keeps.
-        Raises `NotFound` for a memory that is not there, `StoreError` and `EmbedderError`.
+        Raises `NotFound` for a memory that is not there or holds nothing, `StoreError` and
+        `EmbedderError`.
         """
         from comity.memory.embed import open_embedder
         from comity.memory.memory import Memory
 
         if not (create or trial):
             self._check_memory_is_there()
-        url = self.settings.memory if create or self._is_there() else "sqlite://"
+        url = self.settings.memory if create or self.has_memory() else "sqlite://"
         embedder = open_embedder(
             self.settings.embedder,
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
         )
-        return Memory.open(url, embedder=embedder)
+        memory = Memory.open(url, embedder=embedder)
+        return memory if create or trial else self._not_empty(memory)
 
     def open_book(self) -> Memory:
         """The memory for reading its book of record only: opens no index and no embedder."""
@@ -87,7 +89,8 @@ class Session:
             HashEmbedder(1),
             VectorCache(),
         )
-        return Memory(store, LocalIndex(store, embedder, vectors, None), embedder, vectors)
+        index = LocalIndex(store, embedder, vectors, None)
+        return self._not_empty(Memory(store, index, embedder, vectors))
 
     def open_model(self) -> ChatModel:
         """The chat model. Raises `SettingsError` and `ModelMissing`."""
@@ -100,18 +103,25 @@ class Session:
             timeout=self.settings.timeout,
         )
 
-    def _is_there(self) -> bool:
+    def has_memory(self) -> bool:
+        """Whether the memory's file is there, whatever it holds."""
         from comity.memory.memory import path_of
 
         path = path_of(self.settings.memory)
         return path is None or path.exists()
 
     def _check_memory_is_there(self) -> None:
-        if not self._is_there():
+        if not self.has_memory():
             raise NotFound(
                 f"there is no memory at {self.settings.memory}: make one with `comity add FILE`, "
                 "or with `comity init` from the sample rules, or name another with --memory"
             )
+
+    def _not_empty(self, memory: Memory) -> Memory:
+        if memory.revision == 0:
+            memory.close()
+            raise NotFound(f"{self.settings.memory} holds no rules yet: comity add FILE")
+        return memory
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

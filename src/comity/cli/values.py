@@ -23,12 +23,8 @@ class Moment(click.ParamType[Any]):
 
         try:
             moment: datetime | None = parse_time(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no date or time: write 2026-07-01 or 2026-07-01T12:00+08:00",
-                param,
-                ctx,
-            )
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         return moment
 
 

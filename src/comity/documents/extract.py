@@ -185,6 +185,8 @@ def _rows(
         rows = list(read_rows(document, settings))
     else:
         passages = split(document, longest, title)
+        if not passages:
+            raise DocumentError(document.path, "has headings but no text to make rules from")
         id_ = (entry and entry.id) or passages[0].title.partition(" > ")[0]
         rows = [
             _row(document, given, rule_id, passage.model_dump())

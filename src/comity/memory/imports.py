@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from pydantic import Field
@@ -15,12 +16,22 @@ from comity.memory.places import Gazetteer, OwnPlace
 from comity.memory.store import PlaceNames, StoredRule
 from comity.records import Record, Rule
 
+_SUGGESTED = 10
+
 
 class Changed(NamedTuple):
     """A rule whose text or fields a document changes."""
 
     old: Rule
     new: Rule
+
+
+class UnknownOverride(NamedTuple):
+    """A rule that declares a conflict with one that is not there."""
+
+    rule: str
+    overrides: str
+    near: tuple[str, ...]
 
 
 class ImportPlan(Record):
@@ -32,6 +43,9 @@ class ImportPlan(Record):
     gone: tuple[Rule, ...] = Field((), description="Rules that their document no longer has.")
     unchanged: int = Field(0, ge=0, description="How many versions are there already.")
     places: tuple[PlaceNames, ...] = Field((), description="Places to define or rename.")
+    unknown_overrides: tuple[UnknownOverride, ...] = Field(
+        (), description="Conflicts with rules that neither the memory nor the import has."
+    )
 
     @property
     def empty(self) -> bool:
@@ -50,8 +64,8 @@ def plan_import(
 
     A rule of version 1 states the whole rule; a row of a later version states what changes, and
     inherits the other fields. A rule that is in the memory but no longer in a document that
-    brought it is gone. Raises `RuleError` for a rule that cannot be taken, `DuplicateRule` for one
-    that stands twice.
+    brought it is gone. Raises `RuleError` for a rule that cannot be taken and for a document that
+    has none of the rules which one of its name brought, `DuplicateRule` for one that stands twice.
     """
     _refuse_doubles(rules)
     known = memory.store.places(tenant)
@@ -62,13 +76,17 @@ def plan_import(
         chains[rule.id].append(rule.model_copy(update={"tenant": tenant}))
     imports = _imports(memory, tenant)
     planned = [_plan_rule(memory, chain, gazetteer, imports) for chain in chains.values()]
+    added = tuple(rule for plan in planned for rule in plan.added)
+    changed = tuple(change for plan in planned for change in plan.changed)
+    new = [*added, *(change.new for change in changed)]
     return ImportPlan(
         tenant=tenant,
-        added=tuple(rule for plan in planned for rule in plan.added),
-        changed=tuple(change for plan in planned for change in plan.changed),
+        added=added,
+        changed=changed,
         unchanged=sum(plan.unchanged for plan in planned),
         gone=tuple(_gone(memory, tenant, rules, imports)),
         places=new_places,
+        unknown_overrides=tuple(_unknown_overrides(memory, tenant, new)),
     )
 
 
@@ -79,11 +97,13 @@ def commit_import(
     author: str = "",
     note: str = "",
     progress: Progress | None = None,
+    committed: Callable[[int], object] | None = None,
 ) -> int:
     """Do what a plan says as one revision; rules that are gone are repealed from now on.
 
-    `progress` is called with the rules embedded and to be embedded. An interrupted import has
-    changed nothing; planned again, it goes on with the vectors it had made.
+    `progress` is called with the rules embedded and to be embedded, `committed` with the revision
+    as soon as it is durable. An import interrupted before has changed nothing; planned again, it
+    goes on with the vectors it had made.
     """
     if plan.empty:
         return memory.revision
@@ -102,6 +122,8 @@ def commit_import(
         note=note,
         progress=progress,
     )
+    if committed:
+        committed(revision)
     memory.index.catch_up()
     memory.index.save()
     return revision
@@ -201,24 +223,57 @@ def _says_the_same(rule: Rule, stored: Rule) -> bool:
 
 
 def _gone(memory: Memory, tenant: str, rules: Sequence[Rule], imports: set[int]) -> list[Rule]:
-    documents = {_document(rule) for rule in rules} - {""}
+    incoming: dict[str, set[str]] = defaultdict(set)
+    for rule in rules:
+        incoming[_listing(rule)].add(rule.id)
     ids = {rule.id for rule in rules}
-    return [
-        stored.rule
-        for stored in memory.store.latest(tenant)
-        if stored.rule.id not in ids
-        and stored.rule.status != "repealed"
-        and _origin(memory, stored, imports) in documents
-    ]
+    brought: dict[str, list[Rule]] = defaultdict(list)
+    for stored in memory.store.latest(tenant):
+        brought[_origin(memory, stored, imports)].append(stored.rule)
+    gone: list[Rule] = []
+    for document in incoming.keys() - {""}:
+        held = [rule for rule in brought[document] if rule.status != "repealed"]
+        if held and incoming[document].isdisjoint(rule.id for rule in brought[document]):
+            raise _another_document(document, held)
+        gone += [rule for rule in held if rule.id not in ids]
+    return sorted(gone, key=lambda rule: rule.id)
+
+
+def _another_document(document: str, held: Sequence[Rule]) -> RuleError:
+    names = ", ".join(rule.id for rule in held[:3]) + (", …" if len(held) > 3 else "")
+    return RuleError(
+        f"{document} has none of the rules that a document of this name brought before ({names}): "
+        "if it is another document, rename the file or its folder; if it takes the place of that "
+        "one, repeal those rules first (comity rules repeal)"
+    )
 
 
 def _origin(memory: Memory, newest: StoredRule, imports: set[int]) -> str:
-    """The document that brought a rule's last imported version; empty for a rule made by hand."""
+    """The document that listed a rule's last imported version; empty for a rule made by hand."""
     if newest.revision in imports or newest.rule.version == 1:
-        return _document(newest.rule)
+        return _listing(newest.rule)
     history = memory.store.history(newest.rule.tenant, newest.rule.id)
     brought = [version.rule for version in history if _document(version.rule)]
-    return _document(brought[-1]) if brought else ""
+    return _listing(brought[-1]) if brought else ""
+
+
+def _listing(rule: Rule) -> str:
+    """The document that has the rule as its own; one drafted from its words is none of these."""
+    return "" if rule.source and rule.source.quotation else _document(rule)
+
+
+def _unknown_overrides(
+    memory: Memory, tenant: str, new: Sequence[Rule]
+) -> Iterator[UnknownOverride]:
+    named = [(rule.id, overridden) for rule in new for overridden in rule.overrides]
+    if not named:
+        return
+    known = {stored.rule.id for stored in memory.store.latest(tenant)} | {r.id for r in new}
+    unknown = [pair for pair in dict.fromkeys(named) if pair[1] not in known]
+    for position, (rule_id, overridden) in enumerate(unknown):
+        # comparing with all ids takes its time, and nobody reads more of these
+        near = get_close_matches(overridden, known, n=3) if position < _SUGGESTED else []
+        yield UnknownOverride(rule_id, overridden, tuple(near))
 
 
 def _with(gazetteer: Gazetteer, places: Sequence[PlaceNames]) -> Gazetteer:
