@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,6 +165,25 @@ def test_an_answer_comes_with_its_citations_scope_and_decision(comity: Command) 
     assert "Elm (XA-NO/Elm), from the question" in result.stderr
     assert "not checked, though these rules ask for it: kindness" in result.stderr
     assert "comity decisions show d-" in result.stderr
+
+
+def test_at_a_terminal_nothing_is_printed_between_the_pieces(comity: Command) -> None:
+    question = "Do dogs bark at night, and for how long, in Elm?"
+    terminal, shown = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from comity.cli import main; main()", "ask", question],
+        env=os.environ | comity.environ | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=shown,
+        stderr=shown,
+    )
+    os.close(shown)
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        said = b""
+        while b"comity decisions show" not in said:
+            said += screen.read(4096)
+        assert process.wait(60) == 0
+    assert f"{question}\r\n\r\n" in said.decode()
 
 
 def test_the_json_of_an_answer_has_its_stable_fields(comity: Command) -> None:
