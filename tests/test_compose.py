@@ -276,3 +276,19 @@ def test_real_places_are_named_in_both_languages() -> None:
     gazetteer = Gazetteer()
     assert gazetteer.name("CN-SH", "zh").startswith("上海")
     assert "Shanghai" in gazetteer.name("CN-SH", "en")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_rules_nearest_to_the_question_are_pointed_at_behind_the_list(language: str) -> None:
+    rules = [one(name, authority=rank) for name, rank in zip("abcd", RANKS, strict=True)]
+    text = prompt_of(*rules, language=language).messages[0].content
+    expected = wording(language)["separator"].join(("[R4]", "[R3]", "[R2]"))
+    assert text.endswith(wording(language)["nearest"].format(marks=expected))
+
+
+def test_where_there_are_few_rules_none_is_pointed_at() -> None:
+    text = prompt_of(one("a"), one("b"), one("c")).messages[0].content
+    assert "Nearest to the question" not in text
+
+
+RANKS = ("preference", "custom", "code", "policy")

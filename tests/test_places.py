@@ -387,3 +387,9 @@ def test_the_places_of_generated_law_questions_are_found_in_their_words(
         gold = gazetteer.canonical(row["location"])
         covered += any(contains(gold, mention.code) for mention in found)
     assert covered / len(rows) >= 0.97
+
+
+def test_an_unknown_code_of_a_subdivision_suggests_those_that_begin_alike() -> None:
+    with pytest.raises(UnknownPlace, match=r"CN-HA .* CN-HN") as refused:
+        Gazetteer().canonical("CN-HX")
+    assert "CN-XZ" not in str(refused.value)

@@ -21,6 +21,7 @@ from comity.records import Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
 _COST_POWER = 0.25
+_POINTED_AT = 3
 
 CountTokens = Callable[[str], int]
 NamePlace = Callable[[str, str], str]
@@ -76,6 +77,8 @@ def compose(
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
     stable = (words["instructions"], note, words["example"])
     parts = [*(part.strip() for part in stable if part), head, *listed]
+    if nearest := _nearest(packed.rules, _relevance(ruling, hits)):
+        parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
     if provider:
         parts += [words["provider"], *provider]
     turns = [turn for turn in conversation if turn.role != "system"]
@@ -85,6 +88,15 @@ def compose(
         left_out=packed.left_out,
         rule_tokens=packed.tokens,
     )
+
+
+def _nearest(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> list[str]:
+    """Marks of the rules that search put first; none where there are too few to choose from."""
+    if len(rules) <= _POINTED_AT:
+        return []
+    numbers = {rule.key: number for number, rule in enumerate(rules, start=1)}
+    found = sorted(numbers.keys() & ranks.keys(), key=ranks.__getitem__)
+    return [f"[R{numbers[key]}]" for key in found[:_POINTED_AT]]
 
 
 def pack(ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule], int]) -> Packed:

@@ -117,7 +117,7 @@ def init_command(session: Session, as_json: bool) -> None:
         else:
             announce(extraction)
             note(f"{session.settings.memory} holds the sample rules, as revision {revision}")
-            note('try: comity ask "May I fly a drone in Pellhaven?"')
+            note('try: comity ask "Until what hour may a bar play music in Tidewick?"')
 
 
 def _defaults(given: dict[str, Any]) -> RuleDefaults:

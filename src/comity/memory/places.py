@@ -8,6 +8,7 @@ such as the EU can be declared as places of a memory's own, but have no members 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ __all__ = [
     "parent",
 ]
 
+_SUBDIVISION = re.compile("[A-Z]{2}-[A-Z0-9]{1,3}")
+_FEW = 6
 OWN_CHINA = {"CN-TW": "TW", "CN-HK": "HK", "CN-MO": "MO"}
 
 
@@ -197,8 +200,9 @@ class Gazetteer:
             return f"{given!r} names several places: give the code of one, {_list(shared)}"
         head, slash, rest = given.rpartition("/")
         above = self._by_code(head) if slash else None
-        near = self._near(rest, above) if above else self._near(given, WORLD)
-        guess = f": did you mean {self._title(near)}?" if near else "."
+        alone = self._near(rest, above) if above else self._near(given, WORLD)
+        near = self._beside(given) or ([alone] if alone else [])
+        guess = f": did you mean {' or '.join(map(self._title, near))}?" if near else "."
         what = f"{self._title(above)} has no place" if above else "no place is"
         return (
             f"{what} known as {rest if above else given!r}{guess} A place of the memory's own is "
@@ -208,6 +212,17 @@ class Gazetteer:
     def _title(self, code: str) -> str:
         names = dict.fromkeys((self.name(code), self.name(code, "zh")))
         return f"{code} ({', '.join(names)})"
+
+    def _beside(self, given: str) -> list[str]:
+        """For a code of a subdivision that is not there: those that begin as it does."""
+        code = given.upper()
+        if not _SUBDIVISION.fullmatch(code):
+            return []
+        return [
+            known
+            for known in sorted(self._world.shown)
+            if _SUBDIVISION.fullmatch(known) and known[:4] == code[:4]
+        ][:_FEW]
 
     def _near(self, given: str, above: str) -> str | None:
         from difflib import get_close_matches
