@@ -140,8 +140,8 @@ def test_rules_are_listed_by_precedence_and_numbered() -> None:
     assert prompt.messages[0].role == "system"
     assert [rule.id for rule in prompt.rules] == ["statute", "code"]
     assert listing(prompt) == (
-        f"[R1] {statute.text}\nSource: Dog Act, Article 3; statute, the world\n\n"
-        f"[R2] {code.text}\nSource: House code; code of conduct, the world"
+        f"[R1] {statute.text}\nSource: Dog Act, Article 3; statute\n\n"
+        f"[R2] {code.text}\nSource: House code; code of conduct"
     )
     assert prompt.messages[1:] == ASKED
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from comity.records import Hit, Message, Record, Rule, Ruling, Scope
+from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
 _COST_POWER = 0.25
@@ -158,7 +158,7 @@ def _labeller(
     def label(number: int, rule: Rule) -> str:
         qualities = [
             words["authorities"].get(rule.authority, rule.authority),
-            name_place(rule.place, language),
+            name_place(rule.place, language) if rule.place != WORLD else "",
             _validity(rule, words),
             words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
             words["mandatory"] if rule.mandatory else "",
