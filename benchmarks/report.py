@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+_BEGIN, _END = "<!-- {name}: begin -->", "<!-- {name}: end -->"
 
 
 class Measure(BaseModel):
@@ -43,7 +45,7 @@ def _cpuinfo() -> list[str]:
 
 
 def publish(name: str, measures: list[Measure]) -> None:
-    """Print the table, and write `results/NAME.json`."""
+    """Print the table, write `results/NAME.json`, and put the table into the README here."""
     here = machine()
     rows = [measure.model_copy(update={"machine": here}) for measure in measures]
     table = Table(title=f"{name} ({here})")
@@ -60,4 +62,28 @@ def publish(name: str, measures: list[Measure]) -> None:
     file.write_text(
         json.dumps([row.model_dump() for row in rows], ensure_ascii=False, indent=1) + "\n"
     )
-    print(f"written: {file}")
+    README.write_text(with_table(README.read_text(encoding="utf-8"), name), encoding="utf-8")
+    print(f"written: {file} and {README.name}")
+
+
+def with_table(page: str, name: str) -> str:
+    """The page with the table of `results/NAME.json` between its marks."""
+    begin, end = _BEGIN.format(name=name), _END.format(name=name)
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{_markdown(name)}{end}{after}"
+
+
+def _markdown(name: str) -> str:
+    rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    lines = [
+        f"Machine: {rows[0]['machine']}.",
+        "",
+        "| measure | value | unit | goal | peer | who | note |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        peer = "" if row["peer"] is None else f"{row['peer']:.4g}"
+        cells = (row["measure"], f"{row['value']:.4g}", row["unit"], row["goal"], peer)
+        lines.append(f"| {' | '.join((*cells, row['peer_name'], row['note']))} |")
+    return "\n".join(lines) + "\n"

@@ -161,6 +161,7 @@ def test_an_answer_comes_with_its_citations_scope_and_decision(comity: Command) 
     assert result.stdout.startswith(QUESTION)
     row = next(line for line in result.stdout.splitlines() if line.startswith("[R1]"))
     assert row.split()[:3] == ["[R1]", "mark", "dogs@1"]
+    assert "[R1] Dogs must be kept on a lead [bold]." in result.stdout.splitlines()
     assert ("from 2024-01-01" in row, "XA-NO" in row) == (True, True)
     assert "Elm (XA-NO/Elm), from the question" in result.stderr
     assert "not checked, though these rules ask for it: kindness" in result.stderr

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from comity.settings import Settings
 
 _NAMED = 3  # rules in a note; the record has them all
+_SHOWN = 300  # characters of a cited rule
 
 
 def _remember_note(context: click.Context, _: click.Parameter, value: bool | None) -> None:
@@ -131,7 +132,11 @@ def _as_json(answer: Answer, bare: Reply | None) -> dict[str, Any]:
 def _say_basis(memory: Memory, question: str, given: Scope, answer: Answer) -> None:
     decision = answer.decision
     say()
-    if answer.citations:
+    cited = [
+        (citation, memory.get(citation.id, version=citation.version, tenant=decision.tenant))
+        for citation in answer.citations
+    ]
+    if cited:
         say_table(
             ("cited", "by", "rule", "title", "article", "valid", "place"),
             [
@@ -142,11 +147,13 @@ def _say_basis(memory: Memory, question: str, given: Scope, answer: Answer) -> N
                     citation.title,
                     citation.article,
                     validity(citation.valid_from, citation.valid_to),
-                    _place_of(memory, citation.id, citation.version, decision.tenant),
+                    rule.place,
                 )
-                for citation in answer.citations
+                for citation, rule in cited
             ],
         )
+        for citation, rule in cited:
+            say(f"{citation.label} {_beginning(rule.text)}")
     elif decision.kept:
         note("the answer cites none of the rules that it was given")
     else:
@@ -156,8 +163,10 @@ def _say_basis(memory: Memory, question: str, given: Scope, answer: Answer) -> N
     note(f"decision {decision.id}: comity decisions show {decision.id}")
 
 
-def _place_of(memory: Memory, rule_id: str, version: int, tenant: str) -> str:
-    return memory.get(rule_id, version=version, tenant=tenant).place
+def _beginning(text: str) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} …"
 
 
 def _note_gaps(answer: Answer) -> None:

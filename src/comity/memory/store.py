@@ -35,7 +35,9 @@ class Revision(Record):
     number: int = Field(ge=1, description="One up for every committed change.")
     tenant: str = Field(description="Whose rules it changed.")
     made_at: Time = Field(description="When it was recorded.")
-    kind: str = Field(description="`add`, `amend`, `repeal`, `approve`, `import`, `places`.")
+    kind: str = Field(
+        description="`add`, `amend`, `repeal`, `approve`, `reject`, `import` or `places`."
+    )
     author: str = Field("", description="Who made it.")
     note: str = Field("", description="Why, in the author's words.")
 
