@@ -15,6 +15,7 @@ import tempfile
 
 QUESTION = "Until what hour may a bar play music outdoors?"
 TIDEWICK, PELLHAVEN = "XA-NO/Tidewick", "XA-SO/Pellhaven"
+SHORT_PROMPTS = {"COMITY_HITS": "8", "COMITY_BUDGET": "300", "COMITY_MAX_TOKENS": "120"}
 COMITY = [sys.executable, "-m", "comity"]
 
 
@@ -27,12 +28,12 @@ def main() -> None:
                 del os.environ[name]
         os.chdir(folder)  # where no comity.toml is
         os.environ["COMITY_MEMORY"] = "sqlite:///rules.db"
-        os.environ["COMITY_BUDGET"] = "300"  # of tokens for rules: short prompts for two cores
-        os.environ["COMITY_HITS"] = "8"
-        os.environ["COMITY_MAX_TOKENS"] = "120"
+        os.environ |= SHORT_PROMPTS
         show("1. Load the sample rules of an imagined country, from its documents.")
         comity("init")
         show("2. The same question, in two towns and at two dates.")
+        settings = " ".join(f"{name}={value}" for name, value in SHORT_PROMPTS.items())
+        print(f"(With {settings}: short prompts, for a model on two cores.)", flush=True)
         for place, date in (
             (TIDEWICK, "2026-05-15"),
             (PELLHAVEN, "2026-05-15"),
