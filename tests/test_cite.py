@@ -228,3 +228,24 @@ def test_every_repeated_sentence_stands_where_it_says(parts: list[str]) -> None:
 def test_a_long_answer_without_an_end_is_read_at_once() -> None:
     assert cite("a!b " * 50_000, ENGLISH) == ((), ())
     assert cite("a!b" * 50_000, ENGLISH) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Under the Drone Act > Part I, Article 4 it is not allowed.", ["four"]),
+        ("The Drone Act, Article 4, forbids it.", ["four"]),
+        ("The Drone Act, Article 41, forbids it.", []),
+        ("Article 4 of another act forbids it.", []),
+        ("依照《夜市办法》第三条，不可以。", ["third"]),
+        ("依照《夜市办法》第三条之一，不可以。", []),
+    ],
+)
+def test_a_rule_named_by_document_and_article_is_cited(answer: str, expected: list[str]) -> None:
+    named = [
+        Rule(id="four", text="No flying.", title="Drone Act > Part I", article="Article 4"),
+        Rule(id="third", text="关门。", title="夜市办法", article="第三条"),
+    ]
+    citations = cite(answer, named).citations
+    assert [citation.id for citation in citations] == expected
+    assert {citation.by for citation in citations} <= {"words"}

@@ -49,7 +49,8 @@ def cite(text: str, rules: Sequence[Rule]) -> Cited:
             elif number not in found:
                 found[number] = citation(number, rules[number - 1], mark.span(), "mark")
     if not found:
-        found = {each.number: each.citation for each in reversed(list(_by_words(text, rules)))}
+        guesses = [*_by_name(text, rules), *_by_words(text, rules)]
+        found = {each.number: each.citation for each in reversed(guesses)}
     return Cited(tuple(sorted(found.values(), key=_start)), tuple(dict.fromkeys(unknown)))
 
 
@@ -79,6 +80,17 @@ def citation(
 class _Numbered(NamedTuple):
     number: int
     citation: Citation
+
+
+def _by_name(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
+    """The rules whose document and article an answer names together."""
+    for number, rule in enumerate(rules, start=1):
+        if not (rule.title and rule.article):
+            continue
+        titles = "|".join(map(re.escape, (rule.title, rule.title.split(" > ")[0])))
+        name = re.search(rf"(?:{titles})[\s,，》]*{re.escape(rule.article)}(?![\d之])", text)
+        if name:
+            yield _Numbered(number, citation(number, rule, name.span(), "words"))
 
 
 def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
