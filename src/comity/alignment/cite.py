@@ -37,7 +37,8 @@ def cite(text: str, rules: Sequence[Rule]) -> Cited:
     Rule `[R1]` is the first of `rules`; several numbers in one mark and full-width brackets
     count too. A mark without `R`, such as `[1]`, counts only in an answer that has none with it:
     beside those it is a year or a footnote. An answer without any mark of a rule it was given is
-    compared with the rules word by word: a sentence that repeats a rule is cited `by` words.
+    compared with the rules word by word: a sentence that repeats a rule cites it `by` words, and
+    so does one that names its document and article.
     """
     found: dict[int, Citation] = {}
     unknown: list[str] = []
