@@ -142,11 +142,7 @@ def repeal_command(
             rule_id, at=at, tenant=chosen.tenant, author=chosen.author, note=reason
         )
         revision = memory.revision
-    if as_json:
-        say_json(rule.model_dump(mode="json") | {"revision": revision})
-    else:
-        say(f"{rule.id}@{rule.version}: {status_in_words(rule)}")
-        note(f"revision {revision}: done")
+    _say_changed(rule, revision, as_json)
 
 
 @click.command("approve")
@@ -188,6 +184,10 @@ def reject_command(session: Session, rule_id: str, reason: str, as_json: bool) -
     with session.open_memory() as memory:
         rule = memory.reject(rule_id, tenant=chosen.tenant, author=chosen.author, note=reason)
         revision = memory.revision
+    _say_changed(rule, revision, as_json)
+
+
+def _say_changed(rule: Rule, revision: int, as_json: bool) -> None:
     if as_json:
         say_json(rule.model_dump(mode="json") | {"revision": revision})
     else:
