@@ -13,6 +13,7 @@ ComityError
 │   ├── MemoryTooNew       written by a newer Comity
 │   ├── MemoryDamaged      a page, record or chain that does not verify
 │   └── MemoryFull         no space left, or the disk failed: nothing was changed
+├── ExamError              an exam file, run or report that cannot be used; names the line
 ├── EmbedderError          an embedder failed, or differs from the one an index was built with
 └── ModelError             a chat model failed
     ├── ModelMissing       the model is not there; names the command that fetches it
@@ -103,6 +104,12 @@ class EmbedderError(ComityError):
     """An embedder failed, or is not the one that an index was built with."""
 
     exit_code = 6
+
+
+class ExamError(ComityError):
+    """An exam file, a run or a report cannot be used."""
+
+    exit_code = 8
 
 
 class ModelError(ComityError):

@@ -39,6 +39,7 @@ Exit codes:
   5    the memory cannot be used
   6    the embedder failed, or the index was built with another
   7    the model failed
+  8    an exam, run or report cannot be used
   70   an unexpected error (COMITY_DEBUG=1 shows where)
   130  stopped by Ctrl-C
 

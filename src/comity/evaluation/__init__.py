@@ -1,0 +1,1 @@
+"""Exams: questions made from rules, put to models with and without the memory, and scored."""

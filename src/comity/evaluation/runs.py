@@ -1,0 +1,248 @@
+"""Runs: what was asked in which mode, and what came back, kept in a folder that can grow.
+
+A run's folder holds `run.json`, the `Plan`, and `items.jsonl`, one `Item` on each line, written
+through to the disk as it comes. A run that was stopped is continued from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from comity.errors import ExamError
+from comity.evaluation.exams import Kind, LeftOut
+from comity.records import VERBATIM, Message, Record, RuleRef, Scope, Time, Usage
+
+Mode = Literal["base", "comity", "oracle"]
+MODES: tuple[Mode, ...] = ("base", "comity", "oracle")
+"""Without rules; with the rules that the whole pipeline finds; with the question's own rules."""
+
+BUDGETS = (100, 200, 300, 400, 600, 800, 1000, 1500, 2000)
+"""Token budgets at which the recall of gold rules is noted."""
+
+Key = tuple[str, str, Mode]
+"""Exam, question and mode."""
+
+
+class Item(Record):
+    """One question, put once in one mode."""
+
+    model_config = VERBATIM
+
+    exam: str = Field(description="Name of the exam.")
+    question: str = Field(description="Id of the question in it.")
+    question_sha256: str = Field(description="Content hash of the question.")
+    kind: Kind = Field("given", description="Where the question comes from.")
+    mode: Mode = Field(description="How it was put.")
+    asked: tuple[Message, ...] = Field(description="The whole prompt.")
+    asked_sha256: str = Field(description="SHA-256 of the prompt.")
+    answer: str = Field(description="Letter of the right option.")
+    letter: str = Field("", description="Letter that the model chose; empty if not scored.")
+    not_scored: str = Field("", description="Why there is no letter.")
+    scored_by: Literal["logprobs", "constrained", "text", ""] = Field(
+        "", description="How the letter was told."
+    )
+    logprobs: dict[str, float] = Field({}, description="Natural log-probability of each letter.")
+    text: str = Field("", description="What the model wrote.")
+    scope: Scope | None = Field(None, description="For whom, where and when (comity).")
+    revision: int | None = Field(None, description="Revision of the memory (comity, oracle).")
+    hits: tuple[RuleRef, ...] = Field((), description="What search found (comity).")
+    kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")
+    overruled: tuple[RuleRef, ...] = Field((), description="What gave way, to which, and why.")
+    left_out: tuple[RuleRef, ...] = Field((), description="Kept rules that the budget left out.")
+    sent: tuple[RuleRef, ...] = Field((), description="Rules in the prompt.")
+    rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take in the prompt.")
+    gold: tuple[RuleRef, ...] = Field((), description="The rules that the question was made from.")
+    gold_found: float | None = Field(None, description="Share of the gold rules among the hits.")
+    gold_sent: float | None = Field(None, description="Share of the gold rules in the prompt.")
+    gold_at: dict[int, float] = Field(
+        {}, description="Share of the gold rules that fit into each token budget."
+    )
+    usage: Usage = Field(Usage(), description="Tokens read and written.")
+    seconds: dict[str, float] = Field(
+        {}, description="Seconds of each step: `prepare`, `model`, and `total` from end to end."
+    )
+    reused: bool = Field(False, description="Taken from an earlier run, whose prompt was the same.")
+    at: Time = Field(description="When it was answered.")
+
+    @property
+    def key(self) -> Key:
+        """Exam, question and mode."""
+        return (self.exam, self.question, self.mode)
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is right; None where it was not scored."""
+        return None if not self.letter else self.letter == self.answer
+
+
+class ExamTaken(Record):
+    """An exam as a run takes it."""
+
+    name: str = Field(description="Name of the exam.")
+    path: str = Field(description="Where it was read from.")
+    sha256: str = Field(description="SHA-256 of the file's bytes.")
+    questions: tuple[str, ...] = Field(description="Ids of the questions that are asked, in order.")
+    left_out: tuple[LeftOut, ...] = Field((), description="Lines of the file that are not.")
+    retired: dict[str, str] = Field({}, description="Questions not asked since a rule changed.")
+
+
+class Plan(Record):
+    """What a run asks, of whom, and how. A run is continued only with the same plan."""
+
+    model: str = Field(description="Name of the model.")
+    modes: tuple[Mode, ...] = Field(description="In which modes.")
+    exams: tuple[ExamTaken, ...] = Field(description="Which questions.")
+    memory: str = Field("", description="URL of the memory; empty where none was needed.")
+    revision: int | None = Field(None, description="Its revision at the start.")
+    place: str = Field("", description="Place of a question that names none.")
+    options: dict[str, str | int | float | bool] = Field(
+        {}, description="What else decides the prompts: budget, hits, note, language."
+    )
+    limit: int | None = Field(None, description="Questions asked of each exam; None is all.")
+    seed: int = Field(0, description="Draws the sample.")
+    version: str = Field("", description="Version of Comity.")
+    started: Time = Field(description="When the run was begun.")
+
+    @property
+    def identity(self) -> str:
+        """Everything but the moment: what must be equal for a run to be continued."""
+        return self.model_dump_json(exclude={"started"})
+
+
+class Run:
+    """A run's folder, open for reading and appending.
+
+    Use as a context manager; while it is open for appending no other process can append.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        self.plan = plan
+        self._lock: FileLock | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "items.jsonl"
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in a folder. Raises `ExamError` where there is none."""
+        file = folder / "run.json"
+        try:
+            return cls(folder, Plan.model_validate_json(file.read_bytes()))
+        except FileNotFoundError as error:
+            raise ExamError(f"{folder} is no run: it has no run.json") from error
+        except OSError as error:
+            raise ExamError(f"{file} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ExamError(f"{file} cannot be used: {first['loc']}: {first['msg']}") from error
+
+    @classmethod
+    def begin(cls, folder: Path, plan: Plan, *, resume: bool = False) -> Run:
+        """A new run in a folder, or with `resume` the one that lies there, if its plan is equal.
+
+        Raises `ExamError` for a folder that holds another run, or that another process writes.
+        """
+        there = (folder / "run.json").exists()
+        if there and not resume:
+            raise ExamError(
+                f"{folder} holds a run already: continue it with --resume, or name another folder"
+            )
+        if there:
+            run = cls.read(folder)
+            run._check_same(plan)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            run = cls(folder, plan)
+            part = folder / "run.json.part"
+            part.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            part.replace(folder / "run.json")
+        run._take_lock()
+        run._drop_torn_line()
+        return run
+
+    def append(self, item: Item) -> None:
+        """Keep one item, written through to the disk."""
+        line = item.model_dump_json(exclude_defaults=True) + "\n"
+        with self._file.open("ab") as stream:
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def items(self) -> Iterator[Item]:
+        """The items so far, in the order in which they came.
+
+        A last line that a crash cut short is passed over. Raises `ExamError` for any other
+        line that cannot be read.
+        """
+        if not self._file.exists():
+            return
+        lines = self._file.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line or number == len(lines):  # what follows the last newline is torn
+                continue
+            try:
+                yield Item.model_validate_json(line)
+            except ValidationError as error:
+                raise ExamError(f"{self._file}, line {number}: {error}") from error
+
+    def latest(self) -> Mapping[Key, Item]:
+        """The last item of each question and mode."""
+        return {item.key: item for item in self.items()}
+
+    def close(self) -> None:
+        """Let others append."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_same(self, plan: Plan) -> None:
+        old, new = json.loads(self.plan.identity), json.loads(plan.identity)
+        differing = [name for name in new if new[name] != old.get(name)]
+        if differing:
+            told = "; ".join(f"{name} was {_short(old[name])}" for name in differing)
+            raise ExamError(
+                f"{self.folder} was begun with other settings ({told}): "
+                "give the same ones, or name another folder"
+            )
+
+    def _take_lock(self) -> None:
+        lock = FileLock(self.folder / "run.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ExamError(f"{self.folder} is being written by another process") from error
+        self._lock = lock
+
+    def _drop_torn_line(self) -> None:
+        if not self._file.exists():
+            return
+        data = self._file.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self._file.open("rb+") as stream:
+                stream.truncate(whole)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
