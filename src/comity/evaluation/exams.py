@@ -84,6 +84,18 @@ class Question(Record):
         return hashlib.sha256(asked.encode()).hexdigest()
 
 
+class Rejected(Record):
+    """A generated question that did not pass, kept with the reasons."""
+
+    rules: tuple[RuleRef, ...] = Field((), description="The rule versions it was made from.")
+    stage: Literal["model", "form", "judge", "answer", "set"] = Field(
+        description="What turned it down: no usable output, code, the judge, trial answers, the set."
+    )
+    reasons: tuple[str, ...] = Field(min_length=1, description="All reasons found at that stage.")
+    question: Question | None = Field(None, description="The question, where there was one.")
+    text: str = Field("", description="What the model wrote, where no question could be read.")
+
+
 class LeftOut(Record):
     """A line of an exam file that is not asked."""
 
