@@ -89,7 +89,7 @@ class Rejected(Record):
 
     rules: tuple[RuleRef, ...] = Field((), description="The rule versions it was made from.")
     stage: Literal["model", "form", "judge", "answer", "set"] = Field(
-        description="What turned it down: no usable output, code, the judge, trial answers, the set."
+        description="Who turned it down: the writer itself, code, judge, trial or set."
     )
     reasons: tuple[str, ...] = Field(min_length=1, description="All reasons found at that stage.")
     question: Question | None = Field(None, description="The question, where there was one.")
