@@ -1,0 +1,184 @@
+"""One exam question about gathered rules, written by a model in one schema-checked call.
+
+The model gives the right answer and three wrong ones, and code draws the letter: a small model
+that has to name a letter itself often names another one than it means.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from comity.alignment.compose import prompt_language
+from comity.errors import ModelError, ModelMissing, ModelNonsense, ModelTimeout
+from comity.evaluation.exams import LETTERS, Question, Rejected
+from comity.evaluation.gather import Wanted
+from comity.models.chat import ChatModel, complete
+from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRef, Scope
+
+_MAX_TOKENS = 700
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class _Written(BaseModel):
+    """The form of the model's answer."""
+
+    model_config = ConfigDict(extra="forbid")
+    stem: _Text
+    right: _Text
+    wrong_1: _Text
+    wrong_2: _Text
+    wrong_3: _Text
+    analysis: _Text
+
+
+class Unanswered(Rejected):
+    """Rejected since the model could not be asked at all, which the rules are not to blame for."""
+
+
+async def write(
+    model: ChatModel,
+    rules: Sequence[Rule],
+    wanted: Wanted,
+    *,
+    seed_question: Question | None,
+    number: int,
+    names: Sequence[str] = (),
+) -> Question | Rejected:
+    """One question about the first of the rules, written in one call; not checked yet.
+
+    `number` is the draft's, from 1: with the seed it draws kind and letter. The first of
+    `names` is the place or organisation that the stem is told to name. A failure of the model
+    and an answer that does not follow the schema are `Rejected`; only `ModelMissing` is raised.
+    """
+    words = wording(wanted.language or prompt_language(rules[0].text))
+    request = Request(
+        messages=_messages(words, rules, _kind(wanted, number), seed_question, names),
+        max_tokens=_MAX_TOKENS,
+        temperature=wanted.temperature,
+        seed=wanted.seed + number,
+        json_schema=_Written.model_json_schema(),
+    )
+    try:
+        reply = await complete(model, request)
+    except ModelMissing:
+        raise
+    except (ModelTimeout, ModelNonsense) as error:
+        return Rejected(rules=_refs(rules), stage="model", reasons=(str(error),))
+    except ModelError as error:
+        return Unanswered(rules=_refs(rules), stage="model", reasons=(str(error),))
+    if reply.finish_reason == "length":
+        reason = f"the answer was cut off after {_MAX_TOKENS} tokens"
+        return Rejected(rules=_refs(rules), stage="model", reasons=(reason,), text=reply.text)
+    try:
+        written = _Written.model_validate_json(reply.text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        reason = f"the answer does not follow the schema: {where}: {first['msg']}"
+        return Rejected(rules=_refs(rules), stage="model", reasons=(reason,), text=reply.text)
+    origin = f"{model.name}, prompt {words['version']}, seed {wanted.seed}, draft {number}"
+    return _question(written, rules, wanted, number, origin)
+
+
+@cache
+def own_seeds(language: str) -> tuple[Question, ...]:
+    """The example questions that ship with Comity, in `en` or `zh`."""
+    file = files("comity.evaluation") / "seeds" / f"{language}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return tuple(Question.model_validate_json(line) for line in lines)
+
+
+def _question(
+    written: _Written, rules: Sequence[Rule], wanted: Wanted, number: int, origin: str
+) -> Question:
+    options = [written.wrong_1, written.wrong_2, written.wrong_3]
+    place = random.Random(f"letter {wanted.seed} {number}").randrange(len(options) + 1)
+    options.insert(place, written.right)
+    return Question(
+        id=f"{wanted.seed}-{number:04d}",
+        stem=written.stem,
+        options=tuple(options),
+        answer=LETTERS[place],
+        kind=_kind(wanted, number),
+        analysis=written.analysis,
+        rules=_refs(rules),
+        scope=_scope(rules[0]),
+        origin=origin,
+    )
+
+
+def _scope(rule: Rule) -> Scope | None:
+    """What a caller would say for the rule to apply; None where it applies to everybody."""
+    place = () if rule.place == WORLD else (rule.place,)
+    if not place and not rule.audience and rule.tenant == DEFAULT_TENANT:
+        return None
+    return Scope(place=place, audience=rule.audience, tenant=rule.tenant)
+
+
+def _refs(rules: Iterable[Rule]) -> tuple[RuleRef, ...]:
+    return tuple(RuleRef(id=rule.id, version=rule.version) for rule in rules)
+
+
+def _kind(wanted: Wanted, number: int) -> Literal["scenario", "concept"]:
+    return random.Random(f"kind {wanted.seed} {number}").choice(wanted.kinds)
+
+
+def example_for(seeds: Sequence[Question], wanted: Wanted, number: int) -> Question:
+    """One of the seed questions, of the wanted kind where there is one."""
+    kind = _kind(wanted, number)
+    alike = [seed for seed in seeds if seed.kind == kind]
+    return random.Random(f"example {wanted.seed} {number}").choice(alike or list(seeds))
+
+
+def _messages(
+    words: Mapping[str, Any],
+    rules: Sequence[Rule],
+    kind: str,
+    example: Question | None,
+    names: Sequence[str],
+) -> tuple[Message, ...]:
+    turns = [Message(role="system", content=words["instructions"].strip())]
+    if example is not None:
+        asked = _ask(words, example.principle.splitlines(), example.kind, ())
+        turns.append(Message(role="user", content=asked))
+        turns.append(Message(role="assistant", content=_as_written(example)))
+    texts = [" ".join(f"{rule.heading}: {rule.text}".split()) for rule in rules]
+    turns.append(Message(role="user", content=_ask(words, texts, kind, names[:1])))
+    return tuple(turns)
+
+
+def _ask(words: Mapping[str, Any], rules: Sequence[str], kind: str, names: Sequence[str]) -> str:
+    lines = [words["rule"].format(number=n, rule=rule) for n, rule in enumerate(rules, start=1)]
+    lines = [words["rules"], *lines] if lines else []
+    lines += [words["names"].format(name=name) for name in names]
+    return "\n".join((*lines, words["task"].format(kind=words["kinds"].get(kind, "")).strip()))
+
+
+def _as_written(question: Question) -> str:
+    """A seed question in the form that the model is to answer in."""
+    right = LETTERS.index(question.answer)
+    wrong = [option for at, option in enumerate(question.options) if at != right]
+    fields = {"stem": question.stem, "right": question.options[right]}
+    fields |= {f"wrong_{n}": option for n, option in enumerate(wrong[:3], start=1)}
+    return json.dumps(fields | {"analysis": question.analysis}, ensure_ascii=False)
+
+
+def known_language(language: str) -> str:
+    """`zh` or `en`, the languages that there are prompts and examples in."""
+    return "zh" if language.lower().startswith("zh") else "en"
+
+
+@cache
+def wording(language: str) -> Mapping[str, Any]:
+    """The words of the prompt in a language, and their version."""
+    file = files("comity.evaluation") / "prompts" / f"generate_{known_language(language)}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
