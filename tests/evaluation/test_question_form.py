@@ -165,6 +165,13 @@ def test_titles_names_and_numbers_that_question_and_rule_share_are_not_copied() 
     assert len(form_faults(question, [rule])) == 1
 
 
+def test_a_run_of_numbers_is_not_copied() -> None:
+    series = ", ".join(str(n) for n in range(100, 140))
+    rule = Rule(id="lots", text=f"The lots {series} are let by the master.")
+    options = (f"He lets the lots {series}", "He lets none of his lots to anybody from abroad")
+    assert form_faults(english(options=options), [rule]) == ()
+
+
 def test_a_stem_without_the_place_or_organisation_is_told_where_one_is_wanted() -> None:
     question = english(stem="Where does a boat of fifteen metres lie at midnight?")
     (fault,) = form_faults(question, [QUAY], names=["Merrow", "Port Merrow"])
@@ -199,6 +206,13 @@ def test_a_name_counts_whatever_its_width_and_case_but_not_inside_a_word() -> No
 def test_a_stem_that_points_at_a_text_nobody_sees_is_told(stem: str) -> None:
     (fault,) = form_faults(english(stem=stem), [QUAY])
     assert fault.startswith("The stem ")
+
+
+def test_a_title_in_the_stem_says_which_text_is_meant() -> None:
+    rule = Rule(id="b", title="Bell Order", text="Bells are silent at night.")
+    named = english(stem="Under the Bell Order of Merrow, who rings by the given provisions?")
+    assert form_faults(named, [rule]) == ()
+    assert len(form_faults(named, [QUAY])) == 1
 
 
 @pytest.mark.parametrize(
