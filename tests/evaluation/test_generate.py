@@ -431,7 +431,7 @@ async def test_the_organisation_that_a_rule_binds_is_given_to_be_named(memory: M
     model = answering(stem="When does Lettery Works give it back?")
     (made,) = await outcomes(memory, model, Wanted(count=1))
     assert isinstance(made, Question)
-    assert "stem names: Lettery Works" in writer_requests(model)[0].messages[-1].content
+    assert "that the stem names: Lettery Works\n" in writer_requests(model)[0].messages[-1].content
 
 
 async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory) -> None:

@@ -151,7 +151,7 @@ def _messages(
         asked = _ask(words, example.principle.splitlines(), example.kind, ())
         turns.append(Message(role="user", content=asked))
         turns.append(Message(role="assistant", content=_as_written(example)))
-    texts = [" ".join(f"{rule.heading}: {rule.text}".split()) for rule in rules]
+    texts = [" ".join(f"{each.heading}{words['colon']}{each.text}".split()) for each in rules]
     turns.append(Message(role="user", content=_ask(words, texts, kind, names[:1])))
     return tuple(turns)
 
