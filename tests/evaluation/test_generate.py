@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from comity.memory.memory import Memory
 from comity.memory.store import PlaceNames
 from comity.models.chat import estimate_tokens
 from comity.models.scripted import ScriptedModel
-from comity.records import Request, Rule, RuleRef, Scope
+from comity.records import Reply, Request, Rule, RuleRef, Scope
 
 THINGS = ("sledges", "kites", "canoes", "ladders", "looms", "bells", "kilns", "sundials", "stilts")
 
@@ -353,6 +354,24 @@ async def test_an_answer_off_schema_is_rejected_and_its_text_kept(text: str, rea
     assert made.rules == (RuleRef(id="Fair Act/1", version=1),)
 
 
+class CutOff(ScriptedModel):
+    """Ends every answer for want of tokens."""
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        async for item in super().stream(request):
+            cut = {"finish_reason": "length"}
+            yield item.model_copy(update=cut) if isinstance(item, Reply) else item
+
+
+async def test_an_answer_that_was_cut_off_is_rejected_however_whole_it_looks() -> None:
+    wanted = Wanted(count=1)
+    model = CutOff(written("What about kites?"))
+    made = await write(model, [rule(1)], wanted, seed_question=None, number=1)
+    assert isinstance(made, Rejected)
+    assert "cut off after 700 tokens" in made.reasons[0]
+    assert "What about kites?" in made.text
+
+
 async def test_a_model_that_fails_makes_a_rejected_draft() -> None:
     model = ScriptedModel("", error=ModelTimeout("scripted was silent for 300 seconds"))
     made = await write(model, [rule(1)], Wanted(count=1), seed_question=None, number=1)
@@ -426,6 +445,13 @@ async def test_the_stem_must_name_the_place_in_any_of_its_names(memory: Memory) 
     assert isinstance(good, Question)
 
 
+async def test_a_stem_may_name_a_place_inside_that_of_the_rule(memory: Memory) -> None:
+    memory.add(rule(1, place="CN-HN"))
+    model = answering(stem="Wil in Changsha: what about {thing}?")
+    (made,) = await outcomes(memory, model, Wanted(count=1))
+    assert isinstance(made, Question)
+
+
 async def test_the_organisation_that_a_rule_binds_is_given_to_be_named(memory: Memory) -> None:
     memory.add(rule(1, place="CN-HN", audience=("Lettery Works",)))
     model = answering(stem="When does Lettery Works give it back?")
@@ -441,6 +467,18 @@ async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory
     async for _ in generate(memory, model, Wanted(count=1), seeds=[own]):
         pass
     assert "ladders: own?" in writer_requests(model)[0].messages[2].content
+
+
+@pytest.mark.parametrize("kind", ["scenario", "concept"])
+async def test_the_example_is_of_the_kind_that_is_wanted(memory: Memory, kind: str) -> None:
+    memory.add([rule(n) for n in range(6)])
+    model = answering()
+    await outcomes(memory, model, Wanted.model_validate({"count": 6, "kinds": [kind]}))
+    stems = {seed.stem for seed in own_seeds("en") if seed.kind == kind}
+    shown = [json.loads(request.messages[2].content)["stem"] for request in writer_requests(model)]
+    assert len(shown) == 6
+    assert set(shown) <= stems
+    assert len(set(shown)) > 1
 
 
 async def test_a_model_that_is_gone_stops_the_work_after_three_drafts(memory: Memory) -> None:
@@ -514,13 +552,18 @@ async def test_a_stopped_exam_goes_on_after_the_drafts_that_are_done(
     assert made == whole
 
 
-async def test_a_larger_count_adds_to_a_finished_exam(memory: Memory, tmp_path: Path) -> None:
+async def test_a_larger_count_adds_to_a_finished_exam_and_a_smaller_one_takes_away(
+    memory: Memory, tmp_path: Path
+) -> None:
     memory.add([rule(n) for n in range(6)])
     path, model = tmp_path / "fair.jsonl", answering()
     await write_exam_files(path, memory, model, Wanted(count=2))
     await write_exam_files(path, memory, model, Wanted(count=5))
     assert len(writer_requests(model)) == 5
     assert len(read_exam(path).questions) == 5
+    await write_exam_files(path, memory, model, Wanted(count=1))
+    assert len(read_exam(path).questions) == 1
+    assert len(writer_requests(model)) == 5
 
 
 async def test_drafts_begun_with_other_settings_are_not_continued(
@@ -558,13 +601,14 @@ async def test_one_process_at_a_time_writes_an_exam(memory: Memory, tmp_path: Pa
         await write_exam_files(tmp_path / "fair.jsonl", memory, answering(), Wanted(count=1))
 
 
-async def test_a_damaged_line_is_named(memory: Memory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoilt", ["?", '{"number":2}', ""], ids=["text", "empty", "repeated"])
+async def test_a_damaged_line_is_named(memory: Memory, tmp_path: Path, spoilt: str) -> None:
     memory.add([rule(1), rule(2)])
     path = tmp_path / "fair.jsonl"
     await write_exam_files(path, memory, answering(), Wanted(count=2))
     file = tmp_path / "fair.drafts.jsonl"
     lines = file.read_text("utf-8").splitlines()
-    file.write_text("\n".join((*lines[:2], "?")) + "\n", encoding="utf-8")
+    file.write_text("\n".join((*lines[:2], spoilt or lines[1])) + "\n", encoding="utf-8")
     with pytest.raises(ExamError, match="line 3 is no draft: delete this line"):
         await write_exam_files(path, memory, answering(), Wanted(count=2))
 
