@@ -6,8 +6,6 @@ The data is not part of this project: name its folder with `--data` or COMITY_OP
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from comity.evaluation.exams import read_exam
+from comity.evaluation.gold import tie
 from comity.records import Rule
 
 SETS = {"law": "law", "company": "professional_morality"}
-_GOLD = re.compile(r"<\s*(第[^:：<>]{1,12}?)\s*[:：]")
 
 
 class Question(NamedTuple):
@@ -35,23 +34,12 @@ def rule_files(data: Path) -> list[Path]:
 
 def questions(data: Path, name: str, rules: Sequence[Rule]) -> list[Question]:
     """All questions of a set that name gold rules; text is the stem with its options."""
-    by_name = {(_plain(rule.title), rule.article): rule.id for rule in rules}
-    file = data / "questions" / f"a_{SETS[name]}.csv"
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        found = [_question(row, by_name) for row in csv.DictReader(stream)]
-    return [question for question in found if question.gold]
-
-
-def _question(row: dict[str, str], by_name: dict[tuple[str, str], str]) -> Question:
-    title, _, rest = row["principle"].partition("规定:")
-    articles = _GOLD.findall("规定:" + rest)
-    gold = [by_name.get((_plain(title), article)) for article in articles]
-    options = "\n".join(row[letter] for letter in "ABCD")
-    return Question(f"{row['question']}\n{options}", frozenset(id for id in gold if id))
-
-
-def _plain(title: str) -> str:
-    return re.sub(r"[\s\u200b]", "", title)
+    exam = read_exam(data / "questions" / f"a_{SETS[name]}.csv")
+    return [
+        Question(question.query, frozenset(ref.id for ref in question.rules))
+        for question in tie(exam.questions, rules)
+        if question.rules
+    ]
 
 
 class OpoRetriever:
