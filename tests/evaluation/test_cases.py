@@ -318,6 +318,21 @@ def test_a_version_that_changes_no_words_makes_no_boundary_in_time(memory: Memor
     assert any("says the same" in reason for r in rejected(found) for reason in r.reasons)
 
 
+def test_beyond_a_place_the_rule_of_the_next_one_is_right(memory: Memory) -> None:
+    there = LEASH.model_copy(update={"id": "there", "text": "Dogs run free.", "place": "CN-BJ"})
+    memory.add([LEASH, there])
+    here, beyond = (
+        question
+        for question in of_axis(list(boundary_questions(memory, seed=1)), "place")
+        if question.pair == "boundary/leash@1/place"
+    )
+    assert "in Shanghai" in here.stem
+    assert "two metres" in right(here)
+    assert "in Beijing" in beyond.stem
+    assert "run free" in right(beyond)
+    assert [ref.reason for ref in beyond.rules] == ["another place", ""]
+
+
 def test_a_place_with_no_other_beside_it_is_left_for_the_wider_one(memory: Memory) -> None:
     inside = Rule(
         id="quiet", text="Drums are silent.", place="CN-SH/黄浦区", valid_from="2024-01-01"
@@ -462,3 +477,18 @@ def test_a_scope_carries_what_the_stem_says(memory: Memory) -> None:
     assert questions[0].analysis.startswith(
         "Dogs, Article 1 (version 1) is in force in this case: in Shanghai, in force from 1 March"
     )
+
+
+def test_a_memory_without_rules_gives_no_questions(memory: Memory) -> None:
+    assert list(boundary_questions(memory, seed=1)) == []
+    assert list(precedence_questions(memory, seed=1)) == []
+
+
+def test_a_single_rule_cannot_be_told_from_another(memory: Memory) -> None:
+    memory.add(LEASH)
+    found = list(boundary_questions(memory, seed=1))
+    assert asked(found) == []
+    assert sorted(reason for reject in rejected(found) for reason in reject.reasons) == [
+        "rule leash, version 1: from: there is no other rule to tell it from",
+        "rule leash, version 1: place: there is no other rule to tell it from",
+    ]

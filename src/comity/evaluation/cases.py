@@ -116,13 +116,13 @@ class _Maker:
         self._letters = Letters(self.draw)
         self._wordings = {lang: Wording(memory, lang, tenant) for lang in ("en", "zh")}
         newest = [s.rule for s in memory.rules(tenant=tenant) if s.rule.status == "active"]
+        self._twins: dict[str, list[str]] = defaultdict(list)
+        for rule in newest:
+            self._twins[plain(rule.text)].append(rule.id)
         if len(newest) > _POOL:
             newest = sorted(random.Random(seed).sample(newest, _POOL), key=lambda rule: rule.id)
         self._pool = newest
         self._vectors = memory.vectors.get(memory.embedder, [r.indexed_text for r in newest])
-        self._twins: dict[str, list[str]] = defaultdict(list)
-        for rule in newest:
-            self._twins[plain(rule.text)].append(rule.id)
         own = [known.code for known in memory.gazetteer(tenant).own]
         self._places = sorted({*own, *(rule.place for rule in newest)})
         self._audiences = sorted({label for rule in newest for label in rule.audience})
@@ -407,12 +407,13 @@ def _undecided(rule: Rule, inside: _Side, outside: _Side) -> str:
 def _chosen(rule: Rule, candidates: Sequence[Rule], inside: _Side, outside: _Side) -> list[Rule]:
     """The rule and up to two others, of which none is in force inside, and one at most outside.
 
-    Its own versions come first; of another rule one version is taken, first what is in force.
+    Its own versions come first, then the nearest rule that is in force beyond the boundary; of
+    another rule one version is taken.
     """
     kept = {other.key for other in outside.ruling.kept}
     active = [other for other in candidates if other.status == "active" and other.key != rule.key]
     ranks = {rule_id: rank for rank, rule_id in enumerate(dict.fromkeys(o.id for o in active))}
-    active.sort(key=lambda other: (ranks[other.id], other.key not in kept))
+    active.sort(key=lambda o: (o.id != rule.id, o.key not in kept, ranks[o.id]))
     chosen, used, taken = [rule], {plain(rule.text)}, False
     for other in active:
         said = plain(other.text)
