@@ -147,6 +147,14 @@ def test_rules_that_do_not_apply_in_the_case_are_no_gold(memory: Memory) -> None
     assert gold_texts(question("", outside), memory) == ()
 
 
+def test_the_oracle_reads_the_rules_of_its_tenant(memory: Memory) -> None:
+    memory.add(LEASH.model_copy(update={"tenant": "ours"}))
+    asked = question("", RuleRef(id="r3", version=1))
+    assert [rule.id for rule in gold_texts(asked, memory, tenant="ours")] == ["r3"]
+    with pytest.raises(NotFound):
+        gold_texts(asked, memory)
+
+
 def test_a_tied_version_that_is_gone_is_an_error(memory: Memory) -> None:
     memory.add(LEASH)
     with pytest.raises(NotFound, match="no version 3"):

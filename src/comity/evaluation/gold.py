@@ -104,16 +104,17 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s\u200b-\u200d\ufeff]", "", text)
 
 
-def gold_texts(question: Question, memory: Memory | None) -> tuple[Rule, ...]:
+def gold_texts(question: Question, memory: Memory | None, *, tenant: str = "") -> tuple[Rule, ...]:
     """The rules that answer a question: what the oracle mode puts into the prompt.
 
     Tied rules come from the memory, in the version tied; those tied with a reason do not apply
     in the question's case (see `cases`) and are left out. What the principle names besides them,
     or all of it without a memory, is read from the principle itself, as rules `principle-1`, … .
     Empty where no rule applies in the question's case, and where the question names none.
+    `tenant` is whose memory is read; by default the one of the question's scope.
     Raises `NotFound` for a tied rule or version that the memory does not have.
     """
-    tied = _from_memory(question, memory) if memory else ()
+    tied = _from_memory(question, memory, tenant) if memory else ()
     known = {_name(title, r.article) for r in tied for title in (r.title, r.title.split(" > ")[0])}
     entries = enumerate(gold_entries(question.principle), start=1)
     read = [
@@ -124,8 +125,8 @@ def gold_texts(question: Question, memory: Memory | None) -> tuple[Rule, ...]:
     return (*tied, *read)
 
 
-def _from_memory(question: Question, memory: Memory) -> tuple[Rule, ...]:
-    tenant = question.scope.tenant if question.scope else DEFAULT_TENANT
+def _from_memory(question: Question, memory: Memory, tenant: str) -> tuple[Rule, ...]:
+    tenant = tenant or (question.scope.tenant if question.scope else DEFAULT_TENANT)
     return tuple(
         memory.get(ref.id, version=ref.version, tenant=tenant)
         for ref in question.rules
