@@ -36,6 +36,7 @@ class _Mention(NamedTuple):
     letters: frozenset[str]
     role: Role
     by_words: bool  # all of it by the options' own words
+    end: int  # where the text goes on after it
     sound: bool  # in a sentence that neither asks, guesses, denies nor sets a condition
 
 
@@ -66,7 +67,7 @@ _BEFORE = re.compile(
     r"clearly|simply|just|[A-HJ-Z]",
     re.I,
 )
-_BEFORE_ZH = "选是为非项择案和与及或即以除了故此而但有定论上述知在因不则对将把"
+_BEFORE_ZH = "见选是为非项择案和与及或即以除了故此而但有定论上述知在因不则对将把"
 _AFTER_A = re.compile(
     rf"\s*(?:$|[{_MASK}.,;:!?)\]}}\"、。/|=>~—–\-&])|\s*(?:项|选|[和与或及因]|以及|还是|"
     r"是|为|正确|错|有误|不|对|符合|才|均|都|当选|最|的?说法|的?表述)|"
@@ -100,7 +101,7 @@ _ANSWER_CUE = re.compile(
 _SO_CUE = re.compile(
     r"(?:\b(?:so|therefore|thus|hence|consequently|in\s+conclusion|finally|overall|ultimately)\b"
     r"\s*[,:]?\s*(?:(?:it|this|that)(?:'s|\s+(?:is|must\s+be|has\s+to\s+be|should\s+be))\s+)?|"
-    r"\b(?:it|that)(?:'s|\s+(?:is|must\s+be|has\s+to\s+be|should\s+be))\s+|"
+    rf"\b(?:it|that)(?:'s|\s+(?:is|must\s+be|has\s+to\s+be|should\s+be))\s+{_ADVERBS}|"
     r"\bI(?:'d|\s+would)?\s+(?:think|say|believe|guess)\s*:?\s*|"
     r"(?:因此|所以|故|综上(?:所述)?|总之|可见|由此可知)\s*[,:]?\s*(?:应当?|应该)?\s*[是为选]?\s*)"
     rf"{_FILLER}{{0,2}}$",
@@ -151,7 +152,8 @@ _GUESS = re.compile(
 )
 _DOUBT_AFTER = re.compile(r"\?|\s*,?\s*(?:if|unless)\b", re.I)
 _SECOND_THOUGHTS = re.compile(
-    r"\b(?:wait|hold\s+on|on\s+second\s+thoughts?|correction|scratch\s+that|hmm)\b|更正|等等|等一下",
+    r"\b(?:wait|hold\s+on|on\s+second\s+thoughts?|correction|scratch\s+that|hmm|also\s+(?:be|correct|right|"
+    r"acceptable|possible|fits?))\b|更正|等等|等一下|也(?:是?正确|对|可以|可能|符合|行)",
     re.I,
 )
 _ALONE = re.compile(
@@ -159,7 +161,7 @@ _ALONE = re.compile(
     r"选择?|项|答案|[是为])\b|[\s\W])*",
     re.I,
 )
-_SEGMENT = re.compile(rf"[,:—–-]\s*{_FILLER}?$", re.I)
+_SEGMENT = re.compile(rf"[,—–-]\s*{_FILLER}?$", re.I)
 
 _FIELD = re.compile(
     r"""["'](?:final_)?(?:answer|choice|option|letter|选项|选择|答案)["']\s*:\s*"""
@@ -173,7 +175,7 @@ _ENCLOSED = re.compile(
 _SMALL = re.compile(r"((?:answer|choice|答案)\s*[:是为]\s*)([a-h])(?=\W*$)", re.I | re.M)
 _LINE_LABEL = re.compile(r"^[^\w\n]*(?:option\s+|选项)?([A-Z])\s*[.):,、]\s*(?=\S)", re.M)
 _SENTENCE = re.compile(r"(?:[^\n。;!?.]|\.(?=[^\s.]))*[\n。;!?.]?")
-_BARE = re.compile(r"\W*(?:(?:answer|choice|答案)\W{1,3})?([a-z])\W*", re.I)
+_BARE = re.compile(r"\W*(?:(?:answer|choice|答案)\W{1,3})?([a-z])[^\w?]*", re.I)
 
 
 def read_letter(text: str, options: Sequence[str]) -> Reading:
@@ -253,7 +255,7 @@ def _mentions(text: str) -> Iterator[_Mention]:
             before, after = sentence[max(0, start - 120) : start], sentence[end : end + 80]
             sound = not sentence.rstrip().endswith("?") and _is_sound(before)
             role = _role(before, after, sound, first, denied)
-            yield _Mention(letters, role, by_words, sound)
+            yield _Mention(letters, role, by_words, found.start() + end, sound)
             denied = denied or role == "denied"
             first = False
         first = first and not sentence.strip()
@@ -330,7 +332,8 @@ def _role(before: str, after: str, sound: bool, first: bool, denied: bool) -> Ro
 def _decide(mentions: Sequence[_Mention], said: str, count: int) -> Reading:
     chosen = _letters(mention for mention in mentions if mention.role == "chosen")
     if chosen:
-        if len(chosen) == 1 and _SECOND_THOUGHTS.search(said):
+        last = max(mention.end for mention in mentions if mention.role == "chosen")
+        if len(chosen) == 1 and _SECOND_THOUGHTS.search(said, last):
             return Reading(reason=f"second thoughts about {min(chosen)}")
         return _verdict(chosen, count)
     if right := _letters(mention for mention in mentions if mention.role == "right"):
