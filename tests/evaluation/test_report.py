@@ -166,6 +166,13 @@ def test_what_was_run_is_told(pets: Run) -> None:
     )
 
 
+def test_a_password_in_the_memorys_url_is_not_told(tmp_path: Path) -> None:
+    url = "postgresql://ada:secret@db/rules"
+    page = report([made(tmp_path / "run", [taken("pets", 1)], [], memory=url)]).html
+    assert "postgresql://ada:…@db/rules" in page
+    assert "secret" not in page
+
+
 def test_the_page_holds_recall_cost_and_overhead(pets: Run) -> None:
     text = " ".join(Page(report([pets]).html).text.split())
     assert "pets comity 20 50.0 % 50.0 % 25.0 % 50.0 %" in text

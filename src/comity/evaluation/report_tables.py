@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from comity.evaluation.report_cases import names_of, question_of, shortened
@@ -26,6 +27,7 @@ from comity.evaluation.score import (
 )
 
 SIGNIFICANT = 0.05
+_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
 _LINES = 100  # shown of what was not asked
 _REASONS = 8  # shown of the reasons of one exam and mode; the rest is counted
 
@@ -294,7 +296,8 @@ def _paired_cells(found: Paired) -> tuple[str, ...]:
 def _memory(plan: Plan) -> str:
     if not plan.memory:
         return NONE
-    return plan.memory + (f"\nrevision {plan.revision}" if plan.revision is not None else "")
+    url = _PASSWORD.sub(r"\1:…@", plan.memory)
+    return url + (f"\nrevision {plan.revision}" if plan.revision is not None else "")
 
 
 def _options(plan: Plan) -> Iterator[tuple[str, object]]:
