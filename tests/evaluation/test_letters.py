@@ -283,6 +283,10 @@ def test_an_option_repeated_word_for_word_is_read(
         ("It is not taboo.", JUDGED),
         ("Normal people expected this.", JUDGED),
         ("对于此事没有规定", ("对", "错")),
+        ("The sign that dogs must be kept on a lead after dusk has been stolen.", OPTIONS),
+        ("从知道权利受到侵害之日起算", ("权利受到侵害", "知道权利受到侵害")),
+        ("狗不得进入公园、车站和商场。", ZH),
+        ("由市政府另行规定的事项，不在此列。", ZH),
     ],
 )
 def test_an_option_that_is_denied_doubted_or_one_of_several_is_not_read(
@@ -293,6 +297,13 @@ def test_an_option_that_is_denied_doubted_or_one_of_several_is_not_read(
 
 def test_options_that_are_letters_themselves_are_not_read() -> None:
     assert read_letter("B", ("B", "A", "O")).reason == "the options are letters themselves"
+
+
+def test_an_analysis_that_goes_through_the_options_in_one_line_is_no_conclusion() -> None:
+    text = "选项A：虽然方便，但是违反规定；选项B：符合规定；选项C：过于严格；选项D：与本题无关。"
+    assert read_letter(text, ZH).letter == ""
+    assert read_letter(text.replace("选项A", "A选项"), ZH).letter == ""
+    assert read_letter(f"{text}故选B。", ZH).letter == "B"
 
 
 def test_a_list_of_the_options_alone_is_no_conclusion() -> None:

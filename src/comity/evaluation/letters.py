@@ -35,9 +35,7 @@ class _Mention(NamedTuple):
 
     letters: frozenset[str]
     role: Role
-    by_words: bool  # all of it by the options' own words
     end: int  # where the text goes on after it
-    sound: bool  # in a sentence that neither asks, guesses, denies nor sets a condition
 
 
 # Each option's own words are replaced by one character of Unicode's private use area, so that no
@@ -86,6 +84,9 @@ _ENDS = re.compile(_SOFT_END, re.I)
 _ENDS_HARD = re.compile(_HARD_END, re.I)
 
 _ADVERBS = r"(?:(?:therefore|thus|hence|then|clearly|simply|probably|likely|definitely|still)\s+)*"
+_BEGINS = re.compile(
+    r"(?:^|[^\w\s]|\b(?:is|are|be|it|says?|states?|that|must|should)|[是为选应由])\s*$", re.I
+)
 _ANSWER_CUE = re.compile(
     r"(?:(?:\b(?:answer|verdict|conclusion|my\s+choice|my\s+selection)|"
     r"\b(?:correct|right|best|final|appropriate|only)\s+(?:option|choice|letter|one))\b"
@@ -173,7 +174,11 @@ _ENCLOSED = re.compile(
     r"(?<![A-Za-z0-9])[(\[【「『《\"'“‘{<]\s*([A-Za-z])\s*[.:]?\s*[)\]】」』》\"'”’}>](?![A-Za-z])"
 )
 _SMALL = re.compile(r"((?:answer|choice|答案)\s*[:是为]\s*)([a-h])(?=\W*$)", re.I | re.M)
-_LINE_LABEL = re.compile(r"^[^\w\n]*(?:option\s+|选项)?([A-Z])\s*[.):,、]\s*(?=\S)", re.M)
+_LIST_LABEL = re.compile(
+    r"(?:^[^\w\n]*|(?<=[。;.!])[ \t]*)(?:[Oo]ption\s+|选项)?"
+    r"([A-Z])\s*(?:项|选项)?\s*[.):,、][ \t]*(?=\S)",
+    re.M,
+)
 _SENTENCE = re.compile(r"(?:[^\n。;!?.]|\.(?=[^\s.]))*[\n。;!?.]?")
 _BARE = re.compile(r"\W*(?:(?:answer|choice|答案)\W{1,3})?([a-z])[^\w?]*", re.I)
 
@@ -240,9 +245,9 @@ def _pattern(wording: str) -> re.Pattern[str]:
 
 def _without_list(text: str) -> str:
     """The text without labels of a list that goes through the options, and options under them."""
-    if len({found[1] for found in _LINE_LABEL.finditer(text)}) < 2:
+    if len({found[1] for found in _LIST_LABEL.finditer(text)}) < 2:
         return text
-    return re.sub(rf"^[ \t]*[{_MASK}][^\w\n]*$", "", _LINE_LABEL.sub("", text), flags=re.M)
+    return re.sub(rf"^[ \t]*[{_MASK}][^\w\n]*$", "", _LIST_LABEL.sub("", text), flags=re.M)
 
 
 def _mentions(text: str) -> Iterator[_Mention]:
@@ -255,7 +260,11 @@ def _mentions(text: str) -> Iterator[_Mention]:
             before, after = sentence[max(0, start - 120) : start], sentence[end : end + 80]
             sound = not sentence.rstrip().endswith("?") and _is_sound(before)
             role = _role(before, after, sound, first, denied)
-            yield _Mention(letters, role, by_words, found.start() + end, sound)
+            if by_words and after.startswith("、"):  # one of several things
+                role = "plain"
+            if role == "plain" and by_words and sound and _is_statement(before, after):
+                role = "right"
+            yield _Mention(letters, role, found.start() + end)
             denied = denied or role == "denied"
             first = False
         first = first and not sentence.strip()
@@ -329,6 +338,12 @@ def _role(before: str, after: str, sound: bool, first: bool, denied: bool) -> Ro
     return "plain"
 
 
+def _is_statement(before: str, after: str) -> bool:
+    """Whether an option's own words are a statement rather than part of a longer one."""
+    ends = _ENDS_HARD.match(after) and not after.startswith("、")
+    return bool(ends and _BEGINS.search(before))
+
+
 def _decide(mentions: Sequence[_Mention], said: str, count: int) -> Reading:
     chosen = _letters(mention for mention in mentions if mention.role == "chosen")
     if chosen:
@@ -341,10 +356,8 @@ def _decide(mentions: Sequence[_Mention], said: str, count: int) -> Reading:
         return _verdict(right | doubted, count)
     if not mentions:
         return Reading(reason="no letter")
-    named = _letters(mentions)
-    if len(named) == 1 and all(m.by_words and m.sound and m.role == "plain" for m in mentions):
-        return _verdict(named, count)
-    return Reading(reason=f"no conclusion about {', '.join(sorted(named))}")
+    named = ", ".join(sorted(_letters(mentions)))
+    return Reading(reason=f"no conclusion about {named}")
 
 
 def _letters(mentions: Iterator[_Mention] | Sequence[_Mention]) -> frozenset[str]:
