@@ -242,7 +242,7 @@ def test_what_the_budget_left_out_is_said(comity: Command) -> None:
     assert {"dogs", "bread"} == set(few.split(left_out)[1].splitlines()[0].split(", "))
     more = "".join(f'{{"id": "r{n}", "text": "Cats may sleep, {n}."}}\n' for n in range(9))
     comity.done("add", comity.write("more.jsonl", more))
-    many = comity("ask", QUESTION, "--budget", "0").stderr
+    many = comity("ask", QUESTION, "--budget", "0", "--relevance", "0").stderr
     assert many.split(left_out)[1].splitlines()[0].endswith(" and 8 less similar ones")
 
 

@@ -56,6 +56,9 @@ class Settings(Record):
         "e5", min_length=1, description="Embedder: `e5`, `hash`, `openai:MODEL`, `fastembed:MODEL`."
     )
     hits: int = Field(20, ge=1, description="How many rules a search gives.")
+    relevance: float = Field(
+        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+    )
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in a prompt.")
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
     incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")

@@ -41,6 +41,9 @@ class Options(Record):
 
     place: str = Field(WORLD, description="Place of a question that names none.")
     hits: int = Field(20, ge=1, description="How many rules search gives.")
+    relevance: float = Field(
+        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+    )
     budget: int = Field(1000, ge=0, description="Tokens that the rules may take in the prompt.")
     incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
@@ -129,6 +132,7 @@ class Aligner:
             _query(conversation),
             scope,
             k=self.options.hits,
+            relevance=self.options.relevance,
             reranker=self.reranker,
         )
         return scope, found, rule_on(found.candidates, self.memory.authorities)

@@ -55,15 +55,16 @@ def compose(
     name_place: NamePlace,
     language: str,
     may_be_incomplete: bool = True,
+    words: Mapping[str, Any] | None = None,
 ) -> Prompt:
     """Put the rules in force before a conversation.
 
     `budget` bounds the tokens of the rules with their labels; `count_tokens` is the model's own
     counter. `language` is `zh` or `en`, `name_place(code, language)` the name of a place.
     `may_be_incomplete` adds OPO's note that the rules may not be all, and that the model's own
-    knowledge may help.
+    knowledge may help. `words` replaces some of the prompt's words (exams ask for a letter).
     """
-    words = wording(language)
+    words = {**wording(language), **(words or {})}
     label = _labeller(words, name_place, language)
     packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
     kind = "rules" if packed.rules else "none_fit" if ruling.kept else "no_rules"
@@ -77,7 +78,8 @@ def compose(
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
     stable = (words["instructions"], note, words["example"])
     parts = [*(part.strip() for part in stable if part), head, *listed]
-    if nearest := _nearest(packed.rules, _relevance(ruling, hits)):
+    nearest = _nearest(packed.rules, _relevance(ruling, hits)) if words["nearest"] else []
+    if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
     if provider:
         parts += [words["provider"], *provider]

@@ -37,7 +37,7 @@ def _remember_note(context: click.Context, _: click.Parameter, value: bool | Non
 @click.option("--compare", is_flag=True, help="Show the model's answer without rules as well.")
 @json_option
 @settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
-@settings_options("budget", "max_tokens", "temperature", "seed")
+@settings_options("relevance", "budget", "max_tokens", "temperature", "seed")
 @click.option(
     "--incomplete-note/--no-incomplete-note",
     default=None,

@@ -15,6 +15,7 @@ from comity.cli.add import add_command, init_command
 from comity.cli.ask import ask_command
 from comity.cli.change import amend_command, approve_command, reject_command, repeal_command
 from comity.cli.decisions import decisions_group
+from comity.cli.exam import exam_group
 from comity.cli.index import index_group
 from comity.cli.models import models_group
 from comity.cli.output import note
@@ -135,6 +136,7 @@ for _command in (
     search_command,
     ask_command,
     decisions_group,
+    exam_group,
     models_group,
     index_group,
     places_group,

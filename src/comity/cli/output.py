@@ -156,6 +156,8 @@ class _Rate:
             return ""
         if self._unit == "bytes":
             return f"{made / seconds / 1e6:.1f} MB/s"
+        if made < seconds:
+            return f"{seconds / made:.0f} s each"
         return f"{made / seconds:.0f} {self._unit} a second"
 
 

@@ -25,7 +25,9 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "base_url": ("URL", "Address of the OpenAI-compatible endpoint."),
     "timeout": ("SECONDS", "How long the model may stay silent."),
     "embedder": ("NAME", "Embedder: e5, hash, openai:MODEL or fastembed:MODEL."),
+    "place": ("PLACE", "Place of a question that names none."),
     "hits": ("N", "How many rules a search gives."),
+    "relevance": ("SHARE", "Hits after the fifth must score this share of the best one."),
     "budget": ("TOKENS", "Tokens that rules may take in the prompt."),
     "max_tokens": ("N", "Longest answer, in tokens."),
     "temperature": ("T", "Of the model; 0 is greedy."),
@@ -92,8 +94,8 @@ class Session:
         index = LocalIndex(store, embedder, vectors, None)
         return self._not_empty(Memory(store, index, embedder, vectors))
 
-    def open_model(self) -> ChatModel:
-        """The chat model. Raises `SettingsError` and `ModelMissing`."""
+    def open_model(self, *, repeatable: bool = False) -> ChatModel:
+        """The chat model, as `open_model` opens it. Raises `SettingsError` and `ModelMissing`."""
         from comity.models.chat import open_model
 
         return open_model(
@@ -101,6 +103,7 @@ class Session:
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
             timeout=self.settings.timeout,
+            repeatable=repeatable,
         )
 
     def has_memory(self) -> bool:

@@ -21,6 +21,7 @@ from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
 
 _DEPTH = 100
+_SURE = 5  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
 _DENSE_WEIGHT = 1.0
 _WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
 
@@ -48,15 +49,18 @@ def search(
     scope: Scope,
     *,
     k: int = 20,
+    relevance: float = 0.0,
     reranker: Reranker | None = None,
 ) -> Found:
     """Find the rules that apply to a question, the k most similar ones as hits.
 
     Nothing is read from the question into the scope (see `locate`); its places may be names, and
     the memory's clock holds where it has no `at`. The search sees every change that was
-    committed before it began, and nothing of a later one. Raises `ValueError` for a k below 1,
-    `UnknownPlace` for a place that nobody knows, and `NotFound` for a tenant or revision that is
-    not there.
+    committed before it began, and nothing of a later one. Beyond the first five, hits whose
+    score is below `relevance` (0 to 1) times the best one's are not given.
+
+    Raises `ValueError` for a k below 1, `UnknownPlace` for a place that nobody knows, and
+    `NotFound` for a tenant or revision that is not there.
     """
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one rule")
@@ -72,9 +76,18 @@ def search(
     hits: Sequence[Hit] = [Hit(rule=found.rule, score=scores[found.row]) for found in stored]
     if reranker is not None:
         hits = reranker.rerank(question, hits)[:k]
+    hits = _relevant(hits, relevance)
     candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
     revision = mask.revision if scope.as_of is None else min(scope.as_of, mask.revision)
     return Found(revision=revision, hits=tuple(hits), candidates=candidates)
+
+
+def _relevant(hits: Sequence[Hit], relevance: float) -> list[Hit]:
+    return [
+        hit
+        for rank, hit in enumerate(hits)
+        if rank < _SURE or hit.score >= relevance * hits[0].score
+    ]
 
 
 def _canonical(memory: Memory, scope: Scope) -> Scope:

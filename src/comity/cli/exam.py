@@ -1,0 +1,272 @@
+"""`comity exam`: questions made from rules, put to models with and without the memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from comity.cli.exam_report import Floor, fail_under_option, report_command, shortfalls
+from comity.cli.output import note, progress_bar, say_table
+from comity.cli.session import Session, pass_session, settings_options
+
+if TYPE_CHECKING:
+    from comity.evaluation.ask import ExamOptions
+    from comity.evaluation.exams import Exam
+    from comity.evaluation.run import Examiner, Job
+    from comity.evaluation.runs import Item, Key, Mode, Plan, Run
+    from comity.evaluation.score import Score
+    from comity.memory.memory import Memory
+
+_MODES = ("base", "comity", "oracle")
+_PARALLEL = 8  # requests at once to a server; a model on this machine works on one
+
+
+class ModesType(click.ParamType["tuple[Mode, ...]"]):
+    """`base,comity,oracle`, or some of them."""
+
+    name = "modes"
+
+    def convert(
+        self,
+        value: str | tuple[Mode, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[Mode, ...]:
+        """The modes in a list with commas, in their usual order."""
+        if isinstance(value, tuple):
+            return value
+        named = {part.strip() for part in value.split(",") if part.strip()}
+        if not named or not named <= set(_MODES):
+            self.fail(f"{value!r}: known are {', '.join(_MODES)}", param, ctx)
+        return tuple(mode for mode in ("base", "comity", "oracle") if mode in named)
+
+
+@click.group("exam")
+def exam_group() -> None:
+    """Questions made from rules, put to a model with and without them, and scored."""
+
+
+@exam_group.command("run")
+@click.option(
+    "--questions",
+    "files",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="An exam: OPO's CSV or JSON Lines; repeatable.",
+)
+@click.option(
+    "--modes",
+    type=ModesType(),
+    default="base,comity",
+    show_default=True,
+    help="base: no rules; comity: those found; oracle: those a question was made from.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Questions of each exam, drawn by --seed."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Where the run is kept; by default runs/ and the time.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run that lies in --out.")
+@click.option(
+    "--changed",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="Ask only what has changed since that run: answers to equal prompts are taken over.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out lines that cannot be used.")
+@click.option(
+    "--parallel", type=click.IntRange(1), metavar="N", help="Questions at a time (servers: 8)."
+)
+@fail_under_option
+@settings_options("memory", "tenant", "embedder", "model", "base_url", "timeout")
+@settings_options("place", "hits", "relevance", "budget", "seed")
+@pass_session
+@click.pass_context
+def run_command(
+    context: click.Context,
+    session: Session,
+    files: tuple[Path, ...],
+    modes: tuple[Mode, ...],
+    limit: int | None,
+    out: Path | None,
+    resume: bool,
+    changed: Path | None,
+    skip_bad: bool,
+    parallel: int | None,
+    floors: tuple[Floor, ...],
+) -> None:
+    """Put exams to a model, and keep every prompt, ruling and answer in a folder.
+
+    A run that is stopped is continued with --resume. Questions whose rules have changed since
+    they were written are not asked.
+    """
+    from comity.evaluation.exams import read_exam
+    from comity.evaluation.run import Examiner
+    from comity.evaluation.runs import Run
+
+    exams = [read_exam(file, skip_bad=skip_bad) for file in files]
+    needs_memory = "comity" in modes or ("oracle" in modes and session.has_memory())
+    memory = session.open_memory() if needs_memory else None
+    try:
+        exams = [_prepared(exam, memory, session.settings.tenant) for exam in exams]
+        model = session.open_model(repeatable=True)
+        plan, todo = _plan(session, files, exams, modes, limit, memory, model.name)
+        earlier = _earlier(changed, model.name)
+        examiner = Examiner(model, memory, _options(session), earlier)
+        folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        with Run.begin(folder, plan, resume=resume) as run:
+            _note_plan(plan, exams, todo, folder)
+            at_once = parallel or (_PARALLEL if model.name.startswith("openai:") else 1)
+            _execute(run, todo, examiner, at_once)
+            missed = _say_scores(run, floors)
+    finally:
+        if memory is not None:
+            memory.close()
+    context.exit(1 if missed else 0)
+
+
+def _prepared(exam: Exam, memory: Memory | None, tenant: str) -> Exam:
+    """The exam with its gold rules tied, and with questions retired that rules have outrun."""
+    from comity.evaluation.gold import tie
+    from comity.evaluation.retire import review
+
+    if memory is None:
+        return exam
+    tied = tie(exam.questions, [stored.rule for stored in memory.rules(tenant=tenant)])
+    return exam.model_copy(update={"questions": review(tied, memory, tenant=tenant)})
+
+
+def _plan(
+    session: Session,
+    files: Sequence[Path],
+    exams: Sequence[Exam],
+    modes: tuple[Mode, ...],
+    limit: int | None,
+    memory: Memory | None,
+    model: str,
+) -> tuple[Plan, list[Job]]:
+    from importlib.metadata import version
+
+    from comity.evaluation.run import jobs, sample
+    from comity.evaluation.runs import ExamTaken, Plan
+
+    seed = session.settings.seed or 0
+    drawn = [sample(exam, limit, seed) for exam in exams]
+    taken = [
+        ExamTaken(
+            name=exam.name,
+            path=str(file),
+            sha256=exam.sha256,
+            questions=tuple(question.id for question in questions),
+            left_out=exam.left_out,
+            retired={q.id: q.reason for q in exam.questions if q.status == "retired"},
+        )
+        for exam, file, questions in zip(exams, files, drawn, strict=True)
+    ]
+    plan = Plan(
+        model=model,
+        modes=modes,
+        exams=tuple(taken),
+        memory=session.settings.memory if memory else "",
+        revision=memory.revision if memory else None,
+        place=session.settings.place,
+        options=_options(session).model_dump(mode="json", exclude_none=True),
+        limit=limit,
+        seed=seed,
+        version=version("comity"),
+        started=datetime.now(UTC),
+    )
+    by_name = {exam.name: questions for exam, questions in zip(exams, drawn, strict=True)}
+    return plan, list(jobs(by_name, modes))
+
+
+def _options(session: Session) -> ExamOptions:
+    from comity.evaluation.ask import ExamOptions
+
+    settings = session.settings
+    return ExamOptions(**{name: getattr(settings, name) for name in ExamOptions.model_fields})
+
+
+def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:
+    from comity.errors import ExamError
+    from comity.evaluation.runs import Run
+
+    if folder is None:
+        return {}
+    run = Run.read(folder)
+    if run.plan.model != model:
+        raise ExamError(f"{folder} asked {run.plan.model}, not {model}: its answers do not hold")
+    return run.latest()
+
+
+def _note_plan(plan: Plan, exams: Sequence[Exam], todo: Sequence[Job], folder: Path) -> None:
+    note(f"{len(todo)} answers of {plan.model}, kept in {folder}")
+    for exam, taken in zip(exams, plan.exams, strict=True):
+        drawn = f"{len(taken.questions)} of {len(exam.active)} questions"
+        note(f"{exam.name}: {drawn}" + (f", drawn with seed {plan.seed}" if plan.limit else ""))
+        if taken.left_out:
+            first = taken.left_out[0]
+            note(f"  {len(taken.left_out)} left out, such as line {first.line}: {first.reason}")
+        if taken.retired:
+            name, reason = next(iter(taken.retired.items()))
+            note(f"  {len(taken.retired)} retired, such as {name}: {reason}")
+        without = [q for q in exam.active if not (q.rules or q.principle)]
+        if "oracle" in plan.modes and without:
+            note(f"  {len(without)} name no gold rules and are not asked in mode oracle")
+
+
+def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:
+    from comity.evaluation.run import execute
+
+    with progress_bar("answers", "answers") as advance:
+        done = len(run.latest())
+
+        def seen(_: Item) -> None:
+            nonlocal done
+            done += 1
+            advance(done, len(todo))
+
+        advance(done, len(todo))
+        asyncio.run(execute(run, todo, examiner, parallel=parallel, seen=seen))
+
+
+def _say_scores(run: Run, floors: Sequence[Floor]) -> list[str]:
+    from comity.evaluation.score import scores
+
+    found = scores(run.latest().values())
+    say_table(
+        ("exam", "mode", "asked", "scored", "right", "accuracy", "95 % interval"),
+        [
+            (s.exam, s.mode, s.asked, s.scored, s.right, _percent(s.accuracy), _interval(s))
+            for s in found
+        ],
+    )
+    missed = list(shortfalls(found, floors))
+    for line in missed:
+        note(line)
+    note(f"comity exam report {run.folder} makes a page of it")
+    return missed
+
+
+def _percent(share: float | None) -> str:
+    return "nothing scored" if share is None else f"{100 * share:.1f} %"
+
+
+def _interval(score: Score) -> str:
+    if score.interval is None:
+        return ""
+    return f"{100 * score.interval.low:.1f} to {100 * score.interval.high:.1f} %"
+
+
+exam_group.add_command(report_command)

@@ -1,0 +1,256 @@
+"""How a question is put to a model, and how its letter is told: the same way for every model.
+
+Three modes, as in OPO (Align on the Fly, arXiv 2312.15907): `base` asks without rules, `comity`
+with those that the whole pipeline finds, `oracle` with the ones that the question was made from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from comity.alignment import decisions
+from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.precedence import rule_on
+from comity.errors import ModelNonsense
+from comity.evaluation.exams import Question
+from comity.evaluation.gold import gold_texts
+from comity.evaluation.letters import read_letter
+from comity.evaluation.runs import BUDGETS, Mode
+from comity.memory.locate import locate
+from comity.memory.memory import Memory
+from comity.memory.places import Gazetteer
+from comity.models.chat import ChatModel, complete
+from comity.records import (
+    WORLD,
+    Hit,
+    Message,
+    Record,
+    Reply,
+    Request,
+    Rule,
+    RuleRef,
+    Ruling,
+    Scope,
+    Usage,
+)
+from comity.retrieval.search import search
+
+_FREE_TOKENS = 256  # of an answer from which the letter has to be read
+
+_NO_LIMIT = 10**9
+
+CountTokens = Callable[[str], int]
+
+
+class ExamOptions(Record):
+    """How the questions of a run are put."""
+
+    place: str = Field(WORLD, description="Place of a question that names none.")
+    tenant: str = Field("default", description="Whose rules are meant.")
+    hits: int = Field(20, ge=1, description="How many rules search gives.")
+    relevance: float = Field(
+        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+    )
+    budget: int = Field(1000, ge=0, description="Tokens that rules may take in the prompt.")
+    incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
+    seed: int | None = Field(None, description="For models that sample.")
+
+
+class Put(Record):
+    """A question, ready to be sent in one mode."""
+
+    mode: Mode = Field(description="How it is put.")
+    messages: tuple[Message, ...] = Field(description="The whole prompt.")
+    scope: Scope | None = Field(None, description="For whom, where and when (comity).")
+    revision: int | None = Field(None, description="Revision of the memory (comity, oracle).")
+    hits: tuple[Hit, ...] = Field((), description="What search found (comity).")
+    ruling: Ruling = Field(Ruling(), description="What is in force, and what gave way.")
+    rules: tuple[Rule, ...] = Field((), description="Rules in the prompt.")
+    left_out: tuple[Rule, ...] = Field((), description="Kept rules that the budget left out.")
+    rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
+    gold_at: dict[int, float] = Field(
+        {}, description="Share of the gold rules that fit into each token budget."
+    )
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the prompt."""
+        return decisions.prompt_hash(self.messages)
+
+
+class Told(NamedTuple):
+    """What a model answered to a question."""
+
+    letter: str
+    """The letter it chose; empty if there is none that can be read."""
+    by: Literal["logprobs", "constrained", "text", ""]
+    """How the letter was told."""
+    reply: Reply
+    """What it wrote."""
+    logprobs: Mapping[str, float]
+    """Natural log-probability of each letter, where the model tells."""
+    not_scored: str
+    """Why there is no letter."""
+
+
+def put(
+    question: Question,
+    mode: Mode,
+    memory: Memory | None,
+    count_tokens: CountTokens,
+    options: ExamOptions,
+) -> Put:
+    """Put a question in one mode.
+
+    `comity` reads the scope from the question (and its `scope`, which stands for what a caller
+    would say), searches, rules and packs as an answer would. `oracle` puts the gold rules, all
+    of them, in their order, and `base` none. Raises `ValueError` for `comity` without a memory.
+    """
+    if mode == "base":
+        return Put(mode=mode, messages=_messages(question))
+    if mode == "oracle":
+        return _with_gold(question, memory, count_tokens, options)
+    if memory is None:
+        raise ValueError("mode comity needs a memory")
+    return _with_found(question, memory, count_tokens, options)
+
+
+async def tell(model: ChatModel, question: Question, messages: Sequence[Message]) -> Told:
+    """The letter that a model chooses.
+
+    It is asked to choose among the letters, which a `ChatModel` does by log-probabilities or by
+    constrained output. Where its answer is none of them, the letter is read from a free answer;
+    one that cannot be read is not scored. Raises the `ModelError` of a model that fails.
+    """
+    request = Request(messages=tuple(messages), choices=question.letters, max_tokens=8)
+    try:
+        reply = await complete(model, request)
+    except ModelNonsense:
+        return await _read(model, question, messages)
+    by: Literal["logprobs", "constrained"] = "logprobs" if reply.choice_logprobs else "constrained"
+    return Told(reply.text.strip(), by, reply, reply.choice_logprobs or {}, "")
+
+
+async def _read(model: ChatModel, question: Question, messages: Sequence[Message]) -> Told:
+    request = Request(messages=tuple(messages), max_tokens=_FREE_TOKENS)
+    try:
+        reply = await complete(model, request)
+    except ModelNonsense as error:
+        nothing = Reply(text="", model=model.name, usage=Usage())
+        return Told("", "", nothing, {}, str(error))
+    reading = read_letter(reply.text, question.options)
+    return Told(reading.letter, "text" if reading.letter else "", reply, {}, reading.reason)
+
+
+@cache
+def exam_words(language: str) -> Mapping[str, Any]:
+    """The words with which questions are put in a language, `zh` or `en`."""
+    file = files("comity.evaluation") / "prompts" / f"exam_{language}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _messages(question: Question, rules: str = "") -> tuple[Message, ...]:
+    """The question, then the rules with their notes (if any), then the cue for the letter."""
+    words = exam_words(prompt_language(question.query))
+    asked = words["question"].format(stem=question.stem, options=question.options_text)
+    parts = (asked, rules, words["by_rules"]) if rules else (asked, words["cue"])
+    return (
+        Message(role="system", content=words["system"]),
+        Message(role="user", content="\n\n".join(parts)),
+    )
+
+
+def _with_found(
+    question: Question, memory: Memory, count_tokens: CountTokens, options: ExamOptions
+) -> Put:
+    scope = _scope(question, memory, options)
+    found = search(memory, question.query, scope, k=options.hits, relevance=options.relevance)
+    ruling = rule_on(found.candidates, memory.authorities)
+    form = _Form(question, memory, count_tokens, options)
+    prompt = form.compose(ruling, found.hits, scope, options.budget)
+    gold = {ref_key(ref) for ref in question.rules if not ref.reason}
+    return Put(
+        mode="comity",
+        messages=_messages(question, prompt.messages[0].content),
+        scope=scope,
+        revision=found.revision,
+        hits=found.hits,
+        ruling=ruling,
+        rules=prompt.rules,
+        left_out=prompt.left_out,
+        rule_tokens=prompt.rule_tokens,
+        gold_at=form.recall(gold, ruling, found.hits, scope) if gold else {},
+    )
+
+
+def _with_gold(
+    question: Question, memory: Memory | None, count_tokens: CountTokens, options: ExamOptions
+) -> Put:
+    """All gold rules, whatever they cost."""
+    rules = gold_texts(question, memory, tenant=options.tenant)
+    scope = _scope(question, memory, options) if memory else Scope(place=(options.place,))
+    form = _Form(question, memory, count_tokens, options)
+    ruling = Ruling(kept=rules)
+    prompt = form.compose(ruling, (), scope, _NO_LIMIT)
+    return Put(
+        mode="oracle",
+        messages=_messages(question, prompt.messages[0].content),
+        scope=scope,
+        revision=memory.revision if memory else None,
+        ruling=ruling,
+        rules=prompt.rules,
+        rule_tokens=prompt.rule_tokens,
+    )
+
+
+def _scope(question: Question, memory: Memory, options: ExamOptions) -> Scope:
+    given = (question.scope or Scope()).model_copy(update={"tenant": options.tenant})
+    return locate(memory, question.stem, given, default_place=options.place)
+
+
+class _Form(NamedTuple):
+    """The prompt's form for one question, the same for found and for gold rules."""
+
+    question: Question
+    memory: Memory | None
+    count_tokens: CountTokens
+    options: ExamOptions
+
+    def compose(self, ruling: Ruling, hits: Sequence[Hit], scope: Scope, budget: int) -> Prompt:
+        language = prompt_language(self.question.query)
+        gazetteer = self.memory.gazetteer(scope.tenant) if self.memory else Gazetteer()
+        return compose(
+            ruling,
+            (),
+            scope,
+            hits=hits,
+            budget=budget,
+            count_tokens=self.count_tokens,
+            name_place=gazetteer.name,
+            language=language,
+            may_be_incomplete=self.options.incomplete_note,
+            words=exam_words(language)["rules"],
+        )
+
+    def recall(
+        self, gold: Set[tuple[str, int]], ruling: Ruling, hits: Sequence[Hit], scope: Scope
+    ) -> dict[int, float]:
+        """Share of the gold rules that fit into each token budget."""
+        packed = {budget: self.compose(ruling, hits, scope, budget) for budget in BUDGETS}
+        return {budget: share(gold, prompt.rules) for budget, prompt in packed.items()}
+
+
+def share(gold: Set[tuple[str, int]], rules: Iterable[Rule]) -> float:
+    """Share of the gold rules, by id and version, that are among some rules."""
+    return len(gold & {rule.key for rule in rules}) / len(gold)
+
+
+def ref_key(ref: RuleRef) -> tuple[str, int]:
+    """Id and version of a reference."""
+    return (ref.id, ref.version)

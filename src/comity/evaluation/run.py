@@ -1,0 +1,178 @@
+"""Running exams: every question in every mode, kept as it comes, stopped and continued at will."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import NamedTuple
+
+from comity.alignment.decisions import overruled_refs, refs
+from comity.errors import ComityError, ExamError
+from comity.evaluation.ask import ExamOptions, Put, Told, put, ref_key, share, tell
+from comity.evaluation.exams import Exam, Question
+from comity.evaluation.runs import Item, Key, Mode, Run
+from comity.memory.memory import Memory
+from comity.models.chat import ChatModel
+from comity.records import RuleRef
+
+
+class Job(NamedTuple):
+    """One question to be put in one mode."""
+
+    exam: str
+    question: Question
+    mode: Mode
+
+    @property
+    def key(self) -> Key:
+        """Exam, question and mode."""
+        return (self.exam, self.question.id, self.mode)
+
+
+class Examiner(NamedTuple):
+    """What answers, and how it is asked."""
+
+    model: ChatModel
+    memory: Memory | None
+    options: ExamOptions
+    earlier: Mapping[Key, Item] = {}
+    """Items of an earlier run of the same model: where the prompt is the same, they stand."""
+
+
+def sample(exam: Exam, limit: int | None, seed: int) -> tuple[Question, ...]:
+    """The questions that are asked: all active ones, or `limit` of them drawn with `seed`.
+
+    A larger limit with the same seed asks the same questions and more.
+    """
+    questions = list(exam.active)
+    if limit is None or limit >= len(questions):
+        return tuple(questions)
+    random.Random(seed).shuffle(questions)
+    return tuple(questions[:limit])
+
+
+def jobs(drawn: Mapping[str, Sequence[Question]], modes: Sequence[Mode]) -> Iterator[Job]:
+    """Every question of every exam in every mode.
+
+    The exams take turns, so that a run that is stopped has asked something of each; the modes of
+    a question follow one another, since their prompts begin alike. There is no `oracle` for a
+    question that names no gold rules.
+    """
+    turns = zip_longest(*([(exam, q) for q in questions] for exam, questions in drawn.items()))
+    for exam, question in (turn for round_ in turns for turn in round_ if turn is not None):
+        for mode in modes:
+            if mode != "oracle" or question.rules or question.principle:
+                yield Job(exam, question, mode)
+
+
+async def execute(
+    run: Run,
+    todo: Sequence[Job],
+    examiner: Examiner,
+    *,
+    parallel: int = 1,
+    seen: Callable[[Item], None] = lambda item: None,
+) -> int:
+    """Put what the run has not yet, `parallel` questions at a time; returns how many were put.
+
+    Each item is kept as it comes, then handed to `seen`. A model that fails ends the run: what
+    was answered is kept, and the run can be continued. Raises `ExamError` then.
+    """
+    done = run.latest()
+    waiting = iter([job for job in todo if job.key not in done])
+    count = 0
+
+    async def work() -> None:
+        nonlocal count
+        for job in waiting:
+            item = await examine(job, examiner)
+            run.append(item)
+            count += 1
+            seen(item)
+
+    workers = [asyncio.create_task(work()) for _ in range(parallel)]
+    try:
+        await asyncio.gather(*workers)
+    except ComityError as error:
+        raise ExamError(
+            f"stopped after {len(done) + count} of {len(todo)} answers, which are kept in "
+            f"{run.folder}; continue with --resume. The reason: {error}"
+        ) from error
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return count
+
+
+async def examine(job: Job, examiner: Examiner) -> Item:
+    """Put one question in one mode. Raises the `ModelError` of a model that fails."""
+    start = time.perf_counter()
+    prepared = await asyncio.to_thread(
+        put,
+        job.question,
+        job.mode,
+        examiner.memory,
+        examiner.model.count_tokens,
+        examiner.options,
+    )
+    ready = time.perf_counter()
+    earlier = examiner.earlier.get(job.key)
+    if earlier and _stands(earlier, job.question, prepared):
+        return earlier.model_copy(update={"reused": True, "revision": prepared.revision})
+    told = await tell(examiner.model, job.question, prepared.messages)
+    answered = time.perf_counter()
+    item = _item(job, prepared, told)
+    seconds = {"prepare": ready - start, "model": answered - ready}
+    seconds["total"] = time.perf_counter() - start
+    return item.model_copy(update={"seconds": {k: round(v, 4) for k, v in seconds.items()}})
+
+
+def _stands(earlier: Item, question: Question, prepared: Put) -> bool:
+    """Whether an earlier item is the answer to the very same prompt and question."""
+    same = (earlier.asked_sha256, earlier.question_sha256)
+    return same == (prepared.sha256, question.content_hash)
+
+
+def _item(job: Job, prepared: Put, told: Told) -> Item:
+    question = job.question
+    gold = tuple(ref for ref in question.rules if not ref.reason)
+    keys = {ref_key(ref) for ref in gold}
+    found = [hit.rule for hit in prepared.hits]
+    counted = bool(keys) and job.mode == "comity"
+    return Item(
+        exam=job.exam,
+        question=question.id,
+        question_sha256=question.content_hash,
+        kind=question.kind,
+        mode=job.mode,
+        asked=prepared.messages,
+        asked_sha256=prepared.sha256,
+        answer=question.answer,
+        letter=told.letter,
+        not_scored=told.not_scored,
+        scored_by=told.by,
+        logprobs=dict(told.logprobs),
+        text=told.reply.text,
+        scope=prepared.scope,
+        revision=prepared.revision,
+        hits=tuple(
+            RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
+            for hit in prepared.hits
+        ),
+        kept=tuple(refs(prepared.ruling.kept)),
+        overruled=tuple(overruled_refs(prepared.ruling)),
+        left_out=tuple(refs(prepared.left_out)),
+        sent=tuple(refs(prepared.rules)),
+        rule_tokens=prepared.rule_tokens,
+        gold=gold,
+        gold_found=share(keys, found) if counted else None,
+        gold_sent=share(keys, prepared.rules) if counted else None,
+        gold_at=prepared.gold_at,
+        usage=told.reply.usage,
+        at=datetime.now(UTC),
+    )
