@@ -74,8 +74,8 @@ def test_the_critique_is_written_before_the_verdict() -> None:
     assert schema is not None
     assert list(schema["properties"]) == schema["required"] == ["C1", "C2"]
     for one in schema["properties"].values():
-        assert list(one["properties"]) == ["quotation", "critique", "verdict"]
-        assert one["required"] == ["quotation", "critique", "verdict"]
+        assert list(one["properties"]) == ["critique", "quotation", "verdict"]
+        assert one["required"] == ["critique", "quotation", "verdict"]
         assert one["additionalProperties"] is False
 
 

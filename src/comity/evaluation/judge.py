@@ -83,8 +83,8 @@ class _Judged(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    quotation: str
     critique: str
+    quotation: str
     verdict: Decided
 
 
@@ -185,7 +185,7 @@ def _labels(count: int) -> list[str]:
 
 
 def _schema(labels: Sequence[str]) -> dict[str, Any]:
-    """One object for each criterion, in order: a quotation, a critique, and last the verdict."""
+    """One object for each criterion, in order; a critique, a quotation, then the verdict."""
     one = _Judged.model_json_schema()
     return {
         "type": "object",
