@@ -475,7 +475,7 @@ def test_a_scope_carries_what_the_stem_says(memory: Memory) -> None:
         Scope(place=("CN-SH",), at="2026-02-28T12:00"),
     ]
     assert questions[0].analysis.startswith(
-        "Dogs, Article 1 (version 1) is in force in this case: in Shanghai, in force from 1 March"
+        "Dogs, Article 1 (version 1) holds in this case: in Shanghai, in force from 1 March"
     )
 
 
@@ -492,3 +492,51 @@ def test_a_single_rule_cannot_be_told_from_another(memory: Memory) -> None:
         "rule leash, version 1: from: there is no other rule to tell it from",
         "rule leash, version 1: place: there is no other rule to tell it from",
     ]
+
+
+def test_every_rule_and_every_reason_stands_in_two_options_of_a_precedence_question(
+    memory: Memory,
+) -> None:
+    custom = LEASH.model_copy(
+        update={"id": "custom", "text": "Dogs run free.", "authority": "custom"}
+    )
+    memory.add([LEASH, custom.model_copy(update={"overrides": ("leash",)})])
+    found = [q for q in precedence_questions(memory, seed=1) if isinstance(q, Question)]
+    assert found
+    for each in found:
+        rules, reasons = zip(*(option.split(", because ") for option in each.options), strict=True)
+        assert sorted(Counter(rules).values()) == sorted(Counter(reasons).values()) == [2, 2]
+        assert "from high to low: constitution, statute" in each.stem
+
+
+def test_a_case_in_a_wide_place_is_in_no_part_of_it_that_a_rule_is_made_for(
+    memory: Memory,
+) -> None:
+    country = LEASH.model_copy(update={"id": "country", "place": "CN", "text": "Cats wear bells."})
+    memory.add([LEASH, country])
+    pair = [
+        q
+        for q in boundary_questions(memory, seed=1)
+        if isinstance(q, Question) and q.pair == "boundary/country@1/from"
+    ]
+    assert pair
+    assert all("no part of that place" in question.stem for question in pair)
+
+
+def test_a_rule_for_some_people_stands_beside_a_case_of_the_general_public(
+    memory: Memory,
+) -> None:
+    staff = CATS.model_copy(
+        update={"id": "staff", "text": "Staff wear a badge.", "audience": ("Acme Corp",)}
+    )
+    memory.add([LEASH, staff])
+    pair = of_axis(list(boundary_questions(memory, seed=1)), "from")
+    stems = [question.stem for question in pair if "leash" in question.pair]
+    assert stems
+    assert all("a member of the general public" in stem for stem in stems)
+
+
+def test_only_rules_in_the_language_wanted_are_asked_about(memory: Memory) -> None:
+    memory.add([LEASH, CATS])
+    assert list(boundary_questions(memory, seed=1, language="zh")) == []
+    assert list(boundary_questions(memory, seed=1, language="en"))

@@ -260,6 +260,17 @@ def test_coverage_counts_only_questions_on_the_version_in_force(memory: Memory) 
     assert found.share == 0.25
 
 
+def test_a_boundary_question_covers_its_first_rule_and_a_precedence_question_both(
+    memory: Memory,
+) -> None:
+    memory.add([rule(1), rule(2), rule(3), rule(4)])
+    refs = [("Fair Act/1", 1), ("Fair Act/2", 1)]
+    boundary = question("1", refs, kind="boundary")
+    assert coverage(memory, [boundary]).covered == ("Fair Act/1",)
+    precedence = boundary.model_copy(update={"kind": "precedence"})
+    assert coverage(memory, [precedence]).covered == ("Fair Act/1", "Fair Act/2")
+
+
 def test_coverage_of_no_rules_is_no_share(memory: Memory) -> None:
     assert coverage(memory, ()).share is None
 
@@ -368,7 +379,7 @@ async def test_an_answer_that_was_cut_off_is_rejected_however_whole_it_looks() -
     model = CutOff(written("What about kites?"))
     made = await write(model, [rule(1)], wanted, seed_question=None, number=1)
     assert isinstance(made, Rejected)
-    assert "cut off after 700 tokens" in made.reasons[0]
+    assert "cut off after 500 tokens" in made.reasons[0]
     assert "What about kites?" in made.text
 
 
@@ -473,12 +484,13 @@ async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory
 async def test_the_example_is_of_the_kind_that_is_wanted(memory: Memory, kind: str) -> None:
     memory.add([rule(n) for n in range(6)])
     model = answering()
-    await outcomes(memory, model, Wanted.model_validate({"count": 6, "kinds": [kind]}))
+    await outcomes(memory, model, Wanted.model_validate({"count": 24, "kinds": [kind]}))
     stems = {seed.stem for seed in own_seeds("en") if seed.kind == kind}
     shown = [json.loads(request.messages[2].content)["stem"] for request in writer_requests(model)]
-    assert len(shown) == 6
+    assert len(shown) == 24
     assert set(shown) <= stems
     assert len(set(shown)) > 1
+    assert len(set(shown[:9])) == 1  # drafts in a row share it, for the prefix cache
 
 
 async def test_a_model_that_is_gone_stops_the_work_after_three_drafts(memory: Memory) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from comity.cli.exam_generate import generate_command, retire_command
 from comity.cli.exam_report import Floor, fail_under_option, report_command, shortfalls
 from comity.cli.output import note, progress_bar, say_table
 from comity.cli.session import Session, pass_session, settings_options
@@ -270,3 +271,5 @@ def _interval(score: Score) -> str:
 
 
 exam_group.add_command(report_command)
+exam_group.add_command(generate_command)
+exam_group.add_command(retire_command)

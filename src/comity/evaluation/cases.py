@@ -23,6 +23,7 @@ from comity.evaluation.circumstances import (
     Letters,
     Period,
     Wording,
+    asked_about,
     decide,
     language_of,
     noon,
@@ -74,23 +75,22 @@ def boundary_questions(
     count: int | None = None,
     domain: str = "",
     place: str = "",
+    audience: Sequence[str] = (),
+    language: str = "",
     tenant: str = DEFAULT_TENANT,
 ) -> Iterator[Question | Rejected]:
     """Pairs of questions on the boundaries of a tenant's rules, in an order that `seed` draws.
 
-    At most `count` questions are made, in whole pairs; None is every boundary there is. `domain`
-    and `place` (a code or name; rules in it and inside it) choose the rules asked about. A
-    boundary that cannot be asked without ambiguity gives a `Rejected` with the reason. The same
-    memory and seed give the same questions. Raises `UnknownPlace` for a place nobody knows.
+    At most `count` questions are made, in whole pairs; None is every boundary there is. `domain`,
+    `place` (a code or name; rules in it and inside it), `audience` and `language` choose the
+    rules asked about. A boundary that cannot be asked without ambiguity gives a `Rejected` with
+    the reason. The same memory and seed give the same questions. Raises `UnknownPlace` for a
+    place nobody knows.
     """
     maker = _Maker(memory, seed, tenant)
-    within = memory.gazetteer(tenant).canonical(place) if place else WORLD
-    ids = [
-        stored.rule.id
-        for stored in memory.rules(tenant=tenant)
-        if stored.rule.domain == (domain or stored.rule.domain)
-        and contains(within, stored.rule.place)
-    ]
+    ids = asked_about(
+        memory, tenant, domain=domain, place=place, audience=audience, language=language
+    )
     maker.draw.shuffle(ids)
     made = 0
     waiting = deque(maker.of_rule(rule_id) for rule_id in ids)
@@ -319,8 +319,16 @@ class _Pair(NamedTuple):
         return str(self.wording.words["option"].format(text=text, heading=heading))
 
     def _stem(self, scope: Scope) -> str:
-        stem = self.wording.words["stem"]["boundary"]
-        return str(stem.format(case=self.wording.case(scope)))
+        said = self.wording.words["stem"]
+        rules = [rule for rule, _ in self.options]
+        parts = [self.wording.case(scope)]
+        # without these, a rule of a part of the place or of some of its people might apply
+        if any(rule.place not in scope.place and _inside(rule, scope) for rule in rules):
+            parts.append(said["no_narrower"])
+        if not scope.audience and any(rule.audience for rule in rules):
+            parts.append(said["public"])
+        case = ("" if self.wording.language == "zh" else " ").join(parts)
+        return str(said["boundary"].format(case=case))
 
     def _question(
         self, stem: str, options: Sequence[str], right: int, side: _Side, name: str
@@ -382,6 +390,10 @@ class _Pair(NamedTuple):
 
 def _at(scope: Scope, moment: datetime) -> Scope:
     return scope.model_copy(update={"at": moment})
+
+
+def _inside(rule: Rule, scope: Scope) -> bool:
+    return any(contains(place, rule.place) for place in scope.place)
 
 
 def _opposed(one: Rule, other: Rule) -> bool:

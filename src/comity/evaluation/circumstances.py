@@ -113,6 +113,32 @@ def why_not(rule: Rule, span: Period | None, scope: Scope) -> str:
     return "overruled"
 
 
+def asked_about(
+    memory: Memory,
+    tenant: str,
+    *,
+    domain: str = "",
+    place: str = "",
+    audience: Sequence[str] = (),
+    language: str = "",
+) -> list[str]:
+    """Ids of a tenant's rules of a domain, in a place, for an audience and in a language.
+
+    Empty is any. Raises `UnknownPlace` for a place that nobody knows.
+    """
+    within = memory.gazetteer(tenant).canonical(place) if place else WORLD
+    wanted = {label.casefold() for label in audience}
+    spoken = language and ("zh" if language.casefold().startswith("zh") else "en")
+    return [
+        stored.rule.id
+        for stored in memory.rules(tenant=tenant)
+        if domain.casefold() in ("", stored.rule.domain.casefold())
+        and contains(within, stored.rule.place)
+        and (not wanted or not wanted.isdisjoint(one.casefold() for one in stored.rule.audience))
+        and spoken in ("", language_of(stored.rule))
+    ]
+
+
 class Letters:
     """Orders options so that over many questions every letter is right as often."""
 
@@ -218,7 +244,7 @@ class Wording:
             binds = self.words["separator"].join(rule.audience)
             parts.append(said["binds"].format(audience=binds))
         end = span.end if span else rule.valid_to
-        parts.append(self._validity(rule.valid_from, end))
+        parts.append(self._validity(rule.valid_from, end and end - timedelta(microseconds=1)))
         return str(self.words["separator"].join(parts))
 
     def _validity(self, start: datetime | None, end: datetime | None) -> str:

@@ -19,6 +19,7 @@ from comity.evaluation.circumstances import (
     Letters,
     Period,
     Wording,
+    asked_about,
     decide,
     language_of,
     noon,
@@ -31,7 +32,7 @@ from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.store import StoredRule
-from comity.records import DEFAULT_TENANT, WORLD, Overruled, Rule, RuleRef, Scope
+from comity.records import DEFAULT_TENANT, Overruled, Rule, RuleRef, Scope
 
 _RANKED = ("higher authority", "narrower place", "narrower audience", "later")
 _DAYS = 300
@@ -53,24 +54,22 @@ def precedence_questions(
     count: int | None = None,
     domain: str = "",
     place: str = "",
+    audience: Sequence[str] = (),
+    language: str = "",
     tenant: str = DEFAULT_TENANT,
 ) -> Iterator[Question | Rejected]:
     """Questions on a tenant's rules that conflict, in an order that `seed` draws.
 
-    At most `count` questions are made; None is every conflict there is. `domain` and `place` (a
-    code or name) choose the conflicts by the rule that declares them. A conflict that never
-    comes up, or whose outcome a third rule decides, gives a `Rejected` with the reason. Raises
-    `UnknownPlace` for a place that nobody knows.
+    At most `count` questions are made; None is every conflict there is. `domain`, `place` (a
+    code or name), `audience` and `language` choose the conflicts by the rule that declares
+    them. A conflict that never comes up, or whose outcome a third rule decides, gives a
+    `Rejected` with the reason. Raises `UnknownPlace` for a place that nobody knows.
     """
     draw = random.Random(seed)
     letters = Letters(draw)
-    within = memory.gazetteer(tenant).canonical(place) if place else WORLD
-    chosen = [
-        stored.rule.id
-        for stored in memory.rules(tenant=tenant)
-        if stored.rule.domain == (domain or stored.rule.domain)
-        and contains(within, stored.rule.place)
-    ]
+    chosen = asked_about(
+        memory, tenant, domain=domain, place=place, audience=audience, language=language
+    )
     draw.shuffle(chosen)
     pairs = (pair for rule_id in chosen for pair in _pairs(memory, rule_id, tenant))
     made = 0
@@ -176,8 +175,12 @@ def _asked(memory: Memory, clash: _Clash, letters: Letters) -> Question | str:
     told = [_told(rule, clash, wording) for rule in rules]
     if not all(told):
         return "they take too many words"
+    ranks = [wording.words["authorities"].get(name, name) for name in memory.authorities]
     stem = wording.words["stem"]["precedence"].format(
-        case=wording.case(clash.scope), first=told[0], second=told[1]
+        case=wording.case(clash.scope),
+        first=told[0],
+        second=told[1],
+        ranks=wording.words["separator"].join(ranks),
     )
     options = _options(clash, wording.words, memory.authorities)
     order = letters.order(len(options), (0,))
@@ -212,18 +215,22 @@ def _told(rule: Rule, clash: _Clash, wording: Wording) -> str:
 
 
 def _options(clash: _Clash, words: Mapping[str, Any], authorities: Sequence[str]) -> list[str]:
-    """The right option first; then the winner for a reason that it has not, then the loser."""
+    """The right option first; then the same reason for the loser, and another one for each.
+
+    Every rule and every reason stands in two of the options, so that none of them stands out.
+    """
     lost = clash.lost
     winner, loser = _numbers(clash)
     theirs = _advantages(lost.rule, lost.winner, authorities)
     mine = _advantages(lost.winner, lost.rule, authorities)
-    untrue = [reason for reason in _RANKED if reason not in mine]
-    # the loser is named for what speaks for it first: that is the tempting mistake
-    for_loser = [*theirs, *(reason for reason in _RANKED if reason not in theirs)]
-    right = _follow(words, winner, lost.reason)
-    wrong = [_follow(words, winner, reason) for reason in untrue[:1]]
-    wrong += [_follow(words, loser, reason) for reason in for_loser[: 3 - len(wrong)]]
-    return [right, *wrong]
+    # what speaks for the loser is the tempting mistake
+    untrue = [reason for reason in (*theirs, *_RANKED) if reason not in (*mine, lost.reason)]
+    return [
+        _follow(words, winner, lost.reason),
+        _follow(words, loser, lost.reason),
+        _follow(words, winner, untrue[0]),
+        _follow(words, loser, untrue[0]),
+    ]
 
 
 def _advantages(rule: Rule, over: Rule, authorities: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.versions import in_force
 from comity.models.chat import estimate_tokens
-from comity.records import DEFAULT_TENANT, WORLD, Labels, Record, Rule, Scope
+from comity.records import DEFAULT_TENANT, WORLD, Labels, Record, Rule, RuleRef, Scope
 
 _FEWEST_WORDS = 8
 _CHINESE_PER_WORD = 2  # characters
@@ -44,7 +44,7 @@ class Wanted(Record):
     seed: int = Field(0, description="Draws rules, kinds, examples and the right letter.")
     language: str = Field("", description="`en` or `zh`; empty is that of the rules.")
     temperature: float = Field(0.7, ge=0.0, description="Of the model that writes.")
-    max_rules: int = Field(4, ge=1, description="Rules that one question is made from, at most.")
+    max_rules: int = Field(2, ge=1, description="Rules that one question is made from, at most.")
     max_tokens: int = Field(2000, ge=1, description="Tokens that these may have, estimated.")
     tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules.")
 
@@ -149,7 +149,8 @@ def coverage(
 ) -> Coverage:
     """Which rules in force the questions are made from, and which have none.
 
-    A retired question covers nothing, nor does one made from another version of its rule.
+    A retired question covers nothing, nor does one made from another version of its rule. A
+    boundary question covers its first rule alone: the others only stand among the options.
     """
     held = rules_in_force(memory, tenant)
     reasons = passed_over(held, memory.authorities)
@@ -157,7 +158,7 @@ def coverage(
         (ref.id, ref.version)
         for question in questions
         if question.status != "retired"
-        for ref in question.rules
+        for ref in _about(question)
     }
     documents = tuple(
         DocumentCoverage(
@@ -174,6 +175,10 @@ def coverage(
         passed_over={r.id: reasons[r.id] for r in held if r.id in reasons and r.key not in asked},
         documents=documents,
     )
+
+
+def _about(question: Question) -> tuple[RuleRef, ...]:
+    return question.rules[:1] if question.kind == "boundary" else question.rules
 
 
 def _too_little(rule: Rule) -> str:

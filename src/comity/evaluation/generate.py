@@ -24,6 +24,7 @@ from comity.evaluation.quality import balanced, form_faults, judge_question, set
 from comity.evaluation.write import (
     Unanswered,
     example_for,
+    kind_of,
     known_language,
     own_seeds,
     wording,
@@ -43,10 +44,13 @@ __all__ = [
     "drafts",
     "gather",
     "generate",
+    "kind_of",
     "own_seeds",
+    "rejected_file",
     "settle",
     "write",
     "write_exam_files",
+    "write_made",
 ]
 
 Outcome = Question | Rejected
@@ -144,18 +148,17 @@ async def write_exam_files(
     *,
     judge: ChatModel | None = None,
     seeds: Sequence[Question] = (),
+    made: Sequence[Outcome] = (),
     progress: Progress | None = None,
 ) -> Generated:
     """Write the exam at `path`, and beside it the rejected drafts: `NAME.rejected.jsonl`.
 
     Every draft is kept at once in `NAME.drafts.jsonl`, so that a second call with the same
-    settings goes on after the drafts that are done; a larger count then adds to them. Raises
-    `ExamError` where the drafts were begun with other settings or `path` holds another exam,
-    and what `drafts` raises.
+    settings goes on after the drafts that are done; a larger count then adds to them. The
+    questions `made` without a model join the exam. Raises `ExamError` where the drafts were
+    begun with other settings or `path` holds another exam, and what `drafts` raises.
     """
-    file = path.with_name(f"{path.stem}.drafts.jsonl")
-    if path.exists() and not file.exists():
-        raise ExamError(f"{path} is there already, without its drafts: name another exam")
+    file = _drafts_of(path)
     settings = Settings(
         wanted=wanted,
         model=model.name,
@@ -171,10 +174,17 @@ async def write_exam_files(
             kept.append(len(outcomes) + 1, outcome)
             outcomes.append(outcome)
             tell(len(outcomes), wanted.count, outcome)
-        settled = settle(outcomes, wanted.seed)
-        _write_rejected(path.with_name(f"{path.stem}.rejected.jsonl"), settled.rejected)
-        write_exam(path, settled.questions)
-    return settled
+        return _write_settled(path, settle((*outcomes, *made), wanted.seed))
+
+
+def write_made(path: Path, made: Sequence[Outcome], wanted: Wanted) -> Generated:
+    """Write an exam of questions made without a model; called again, it is written anew.
+
+    Raises `ExamError` where `path` holds another exam, or one with drafts of a model.
+    """
+    settings = Settings(wanted=wanted, model="", judge="", prompts=())
+    with DraftFile(path=_drafts_of(path), settings=settings):
+        return _write_settled(path, settle(made, wanted.seed))
 
 
 async def _draft(
@@ -234,6 +244,24 @@ def _mentions(memory: Memory, rule: Rule, stem: str) -> tuple[str, ...]:
     found = memory.gazetteer(rule.tenant).find(stem)
     inside = (mention.name for mention in found if contains(rule.place, mention.code))
     return tuple(inside) if rule.place != WORLD and not rule.audience else ()
+
+
+def rejected_file(path: Path) -> Path:
+    """Where the rejected drafts of the exam at `path` are kept."""
+    return path.with_name(f"{path.stem}.rejected.jsonl")
+
+
+def _drafts_of(path: Path) -> Path:
+    file = path.with_name(f"{path.stem}.drafts.jsonl")
+    if path.exists() and not file.exists():
+        raise ExamError(f"{path} is there already, without its drafts: name another exam")
+    return file
+
+
+def _write_settled(path: Path, settled: Generated) -> Generated:
+    _write_rejected(rejected_file(path), settled.rejected)
+    write_exam(path, settled.questions)
+    return settled
 
 
 def _write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:

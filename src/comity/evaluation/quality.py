@@ -44,7 +44,7 @@ __all__ = [
 
 JUDGE_TIMEOUT = 300.0
 TRIAL_TIMEOUT = 120.0
-_JUDGE_TOKENS = 512
+_JUDGE_TOKENS = 256
 
 Words = Mapping[str, Mapping[str, str]]
 _T = TypeVar("_T")

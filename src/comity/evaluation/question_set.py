@@ -91,10 +91,11 @@ def balanced(questions: Sequence[Question], seed: int) -> tuple[Question, ...]:
 
 
 def keeps_order(question: Question) -> bool:
-    """Whether reordering could make the question or its analysis wrong."""
+    """Whether reordering could make the question or its analysis wrong, or unlike its pair's."""
     asked = "\n".join((question.stem, *question.options))
     return (
-        any(points_at_options(option) for option in question.options)
+        bool(question.pair)
+        or any(points_at_options(option) for option in question.options)
         or ORDINAL.search(asked) is not None
         or _lone_letters(asked)
         or _is_unsure(question.analysis)

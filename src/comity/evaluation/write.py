@@ -23,7 +23,8 @@ from comity.evaluation.gather import Wanted
 from comity.models.chat import ChatModel, complete
 from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRef, Scope
 
-_MAX_TOKENS = 700
+_MAX_TOKENS = 500
+_SHARE = 10  # drafts in a row with the same example of a kind
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -61,7 +62,7 @@ async def write(
     """
     words = wording(wanted.language or prompt_language(rules[0].text))
     request = Request(
-        messages=_messages(words, rules, _kind(wanted, number), seed_question, names),
+        messages=_messages(words, rules, kind_of(wanted, number), seed_question, names),
         max_tokens=_MAX_TOKENS,
         temperature=wanted.temperature,
         seed=wanted.seed + number,
@@ -108,7 +109,7 @@ def _question(
         stem=written.stem,
         options=tuple(options),
         answer=LETTERS[place],
-        kind=_kind(wanted, number),
+        kind=kind_of(wanted, number),
         analysis=written.analysis,
         rules=_refs(rules),
         scope=_scope(rules[0]),
@@ -128,15 +129,19 @@ def _refs(rules: Iterable[Rule]) -> tuple[RuleRef, ...]:
     return tuple(RuleRef(id=rule.id, version=rule.version) for rule in rules)
 
 
-def _kind(wanted: Wanted, number: int) -> Literal["scenario", "concept"]:
+def kind_of(wanted: Wanted, number: int) -> Literal["scenario", "concept"]:
+    """The kind that a draft is to have, by its number from 1."""
     return random.Random(f"kind {wanted.seed} {number}").choice(wanted.kinds)
 
 
 def example_for(seeds: Sequence[Question], wanted: Wanted, number: int) -> Question:
-    """One of the seed questions, of the wanted kind where there is one."""
-    kind = _kind(wanted, number)
+    """One of the seed questions, of the wanted kind where there is one.
+
+    Drafts in a row share it, so that a model's prefix cache can keep it.
+    """
+    kind = kind_of(wanted, number)
     alike = [seed for seed in seeds if seed.kind == kind]
-    return random.Random(f"example {wanted.seed} {number}").choice(alike or list(seeds))
+    return random.Random(f"example {wanted.seed} {number // _SHARE}").choice(alike or list(seeds))
 
 
 def _messages(

@@ -1,0 +1,488 @@
+"""`comity exam generate` and `retire`: exams made from rules, and kept in step with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comity.cli.output import note, progress_bar, say, say_json, say_table
+from comity.cli.session import Session, pass_session, settings_options
+from comity.cli.values import json_option
+
+if TYPE_CHECKING:
+    from comity.evaluation.exams import Question, Rejected
+    from comity.evaluation.from_rules import Made
+    from comity.evaluation.gather import Coverage, Wanted
+    from comity.evaluation.generate import Generated
+    from comity.memory.memory import Memory
+    from comity.models.chat import ChatModel
+
+_KINDS = ("scenario", "concept", "boundary", "precedence")
+_BY_MODEL = ("scenario", "concept")
+_FIRST = 5  # uncovered rules that are shown
+_NAMED = 10  # known domains, places and audiences in a message
+_LONGEST = 160  # characters of a reason on stderr; all of it is in the file
+
+
+class KindsType(click.ParamType["tuple[str, ...]"]):
+    """`scenario,concept,boundary,precedence`, or some of them."""
+
+    name = "kinds"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """The kinds in a list with commas, in their usual order."""
+        if isinstance(value, tuple):
+            return value
+        named = {part.strip() for part in value.split(",") if part.strip()}
+        if not named or not named <= set(_KINDS):
+            self.fail(f"{value!r}: known are {', '.join(_KINDS)}", param, ctx)
+        return tuple(kind for kind in _KINDS if kind in named)
+
+
+@click.command("generate")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    required=True,
+    metavar="N",
+    help="Drafts that are tried, shared evenly over the kinds; not all of them pass.",
+)
+@click.option(
+    "--kinds",
+    type=KindsType(),
+    default=",".join(_KINDS),
+    show_default=True,
+    help="scenario and concept are written by the model; boundary and precedence need none.",
+)
+@click.option("--domain", default="", help="Only rules of this domain.")
+@click.option("--place", default="", metavar="PLACE", help="Only rules of this place and inside.")
+@click.option(
+    "--audience", multiple=True, metavar="NAME", help="Only rules that bind this; repeatable."
+)
+@click.option(
+    "--language",
+    type=click.Choice(("en", "zh")),
+    help="Of the model's questions, and of the rules that the others ask about.",
+)
+@click.option(
+    "--max-rules",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Rules shown to the model for one draft; more take longer.",
+)
+@click.option("--judge", metavar="MODEL", help="Model that judges, if not the one that writes.")
+@click.option(
+    "--seeds",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Exam whose questions are the examples, instead of Comity's own.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="EXAM.jsonl",
+    help="Where the exam is written.",
+)
+@json_option
+@settings_options("memory", "tenant", "embedder", "model", "base_url", "timeout", "seed")
+@pass_session
+def generate_command(
+    session: Session,
+    count: int,
+    kinds: tuple[str, ...],
+    domain: str,
+    place: str,
+    audience: tuple[str, ...],
+    language: str | None,
+    max_rules: int,
+    judge: str | None,
+    seeds: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Make an exam from the rules in force.
+
+    The count is shared evenly over the kinds. Precedence questions are as many as there are
+    conflicts, boundary questions come in pairs (before and after a date, inside and outside a
+    place, for and against an audience) and fill up what precedence leaves. Both follow from the
+    rules' dates, places, audiences and ranks, without a model.
+
+    Drafts that do not pass are kept beside the exam, in EXAM.rejected.jsonl, with the reasons.
+    A run that is stopped goes on where it was when the same command is given again; a larger
+    count adds to it.
+    """
+    from comity.evaluation.from_rules import made, shared
+    from comity.evaluation.generate import write_made
+
+    _check_name(out)
+    examples = _examples(seeds)
+    shares = shared(count, kinds)
+    with session.open_memory() as memory:
+        wanted = _wanted(session, shares, max_rules, domain, place, audience, language)
+        _check_matches(memory, wanted, kinds)
+        follow = made(memory, wanted, shares)
+        if any(kind in shares for kind in _BY_MODEL):
+            settled = _written(session, memory, wanted, judge, examples, out, follow)
+        else:
+            settled = write_made(out, follow.outcomes, wanted)
+        tried = _tried(wanted, shares) | follow.tried
+        found = _found(memory, wanted, tried, settled, out)
+    say_json(found) if as_json else _say(found)
+
+
+def _check_name(out: Path) -> None:
+    from comity.errors import ExamError
+
+    if out.suffix.lower() != ".jsonl":
+        raise ExamError(f"{out}: exams are written as JSON Lines; name it {out.stem or out}.jsonl")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExamError(f"{out} cannot be written: {error.strerror}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise ExamError(f"{out} cannot be written: no permission to write in {out.parent}")
+
+
+def _examples(seeds: Path | None) -> tuple[Question, ...]:
+    """The questions of a file of examples. Raises `ExamError`."""
+    from comity.errors import ExamError
+    from comity.evaluation.exams import read_exam
+
+    if seeds is None:
+        return ()
+    questions = read_exam(seeds).active
+    short = next((question for question in questions if len(question.options) < 4), None)
+    if short is not None:
+        raise ExamError(f"{seeds}: question {short.id} has fewer than four options: no example")
+    return questions
+
+
+def _wanted(
+    session: Session,
+    shares: Mapping[str, int],
+    max_rules: int,
+    domain: str,
+    place: str,
+    audience: tuple[str, ...],
+    language: str | None,
+) -> Wanted:
+    from comity.evaluation.gather import Wanted
+    from comity.records import WORLD
+
+    by_model = [kind for kind in _BY_MODEL if kind in shares]
+    return Wanted.model_validate(
+        {
+            "count": sum(shares.get(kind, 0) for kind in by_model) or 1,
+            "kinds": tuple(by_model) or _BY_MODEL,
+            "domain": domain,
+            "place": place or WORLD,
+            "audience": audience,
+            "language": language or "",
+            "seed": session.settings.seed or 0,
+            "max_rules": max_rules,
+            "tenant": session.settings.tenant,
+        }
+    )
+
+
+def _check_matches(memory: Memory, wanted: Wanted, kinds: Sequence[str]) -> None:
+    """Raises `ExamError` where no rule matches, with the domains and places that are known."""
+    from comity.errors import ExamError
+    from comity.evaluation.from_rules import matching
+    from comity.records import Scope
+
+    memory.check_scope(Scope(tenant=wanted.tenant))
+    if matching(memory, wanted, spoken=not set(kinds) & set(_BY_MODEL)):
+        return
+    rules = [stored.rule for stored in memory.rules(tenant=wanted.tenant)]
+    known = {
+        "domains": {rule.domain for rule in rules if rule.domain},
+        "places": {rule.place for rule in rules},
+        "audiences": {label for rule in rules for label in rule.audience},
+    }
+    told = "; ".join(f"{what}: {_some(sorted(names))}" for what, names in known.items())
+    raise ExamError(f"no rule matches what is asked for; there are {told}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (", ".join(names[:_NAMED]) or "none") + more
+
+
+def _written(
+    session: Session,
+    memory: Memory,
+    wanted: Wanted,
+    judge: str | None,
+    examples: Sequence[Question],
+    out: Path,
+    follow: Made,
+) -> Generated:
+    """Have the model write its drafts, and put all questions into the exam."""
+    from comity.evaluation.exams import Rejected
+    from comity.evaluation.generate import write_exam_files
+
+    model = session.open_model()
+    judging = _judge(session, judge) if judge not in (None, session.settings.model) else None
+    with progress_bar("drafts", "drafts") as advance:
+
+        def tell(done: int, of: int, last: Question | Rejected | None) -> None:
+            if isinstance(last, Rejected):
+                note(f"draft {done}, {last.stage}: {_short(last.reasons[0])}")
+            advance(done, of)
+
+        return asyncio.run(
+            write_exam_files(
+                out,
+                memory,
+                model,
+                wanted,
+                judge=judging,
+                seeds=examples,
+                made=follow.outcomes,
+                progress=tell,
+            )
+        )
+
+
+def _judge(session: Session, name: str) -> ChatModel:
+    """The judge, which has answered once: a run of hours must not fail for its address."""
+    from comity.errors import ModelError, ModelNonsense
+    from comity.models.chat import complete, open_model
+    from comity.records import Message, Request
+
+    settings = session.settings
+    model = open_model(
+        name,
+        base_url=settings.base_url or None,
+        api_key=settings.api_key.get_secret_value() or None,
+        timeout=settings.timeout,
+    )
+    asked = Request(messages=(Message(role="user", content="Say yes."),), max_tokens=4)
+    try:
+        asyncio.run(complete(model, asked))
+    except ModelNonsense:
+        pass  # it answers, and that is all that is asked here
+    except ModelError as error:
+        raise type(error)(f"the judge {name} does not answer: {error}") from error
+    return model
+
+
+def _tried(wanted: Wanted, shares: Mapping[str, int]) -> dict[str, int]:
+    from comity.evaluation.generate import kind_of
+
+    if not any(kind in shares for kind in _BY_MODEL):
+        return {}
+    drawn = Counter(str(kind_of(wanted, number)) for number in range(1, wanted.count + 1))
+    return {kind: drawn[kind] for kind in wanted.kinds}
+
+
+def _found(
+    memory: Memory, wanted: Wanted, tried: Mapping[str, int], settled: Generated, out: Path
+) -> dict[str, Any]:
+    """What came of it, in the stable form of `--json`."""
+    from comity.evaluation.gather import coverage
+    from comity.evaluation.generate import rejected_file
+
+    passed = Counter(str(question.kind) for question in settled.questions)
+    return {
+        "exam": str(out),
+        "rejected_file": str(rejected_file(out)),
+        "tried": len(settled.questions) + len(settled.rejected),
+        "survived": len(settled.questions),
+        "survived_share": settled.survived_share,
+        "kinds": {
+            kind: {
+                "tried": number,
+                "survived": passed[kind],
+                "survived_share": passed[kind] / number if number else None,
+            }
+            for kind, number in tried.items()
+        },
+        "rejected": dict(Counter(str(each.stage) for each in settled.rejected).most_common()),
+        "reasons": dict(_reasons(settled.rejected)),
+        "coverage": _covered(coverage(memory, settled.questions, wanted.tenant)),
+    }
+
+
+def _reasons(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
+    """How often each reason was given, names, numbers and quotations left out."""
+    told = Counter(
+        f"{each.stage}: {_general(reason)}"
+        for each in rejected
+        for reason in each.reasons
+        if not reason.startswith("Its words:")
+    )
+    return told.most_common()
+
+
+def _general(reason: str) -> str:
+    reason = re.sub(r"^rule .+?, version \d+: ", "", reason)
+    reason = re.sub(r"\brule \S+( \S+)?(?=[ ,:] ?(?:overrules|version))", "a rule", reason)
+    reason = re.sub(r"(?<=question ).+$", "another", reason)
+    reason = re.sub(r"(?<= of ).*: '.*'\.?$|'[^']*'", "…", reason)
+    reason = re.sub(r"(?<=sentence of ).+$|(?<=should name ).+$", "…", reason)
+    return re.sub(r"\b[A-H]\b|\d+(?:[.-]\d+)*", "…", reason)
+
+
+def _covered(found: Coverage) -> dict[str, Any]:
+    return {
+        "covered": len(found.covered),
+        "share": found.share,
+        "uncovered": list(found.uncovered),
+        "passed_over": dict(found.passed_over),
+    }
+
+
+def _say(found: Mapping[str, Any]) -> None:
+    say(
+        f"{found['survived']} of {found['tried']} survived ({_percent(found['survived_share'])}): "
+        f"{found['exam']}"
+    )
+    say_table(
+        ("kind", "tried", "survived", "share"),
+        [
+            (kind, one["tried"], one["survived"], _percent(one["survived_share"]))
+            for kind, one in found["kinds"].items()
+        ],
+    )
+    if found["reasons"]:
+        say_table(
+            ("times", "stage and reason"),
+            [(times, reason) for reason, times in found["reasons"].items()],
+        )
+        note(f"every rejected draft, with what was said of it: {found['rejected_file']}")
+    covered = found["coverage"]
+    without = covered["uncovered"]
+    say(
+        f"rules in force without a question: {len(without)} of "
+        f"{len(without) + covered['covered']} ({_percent(_lacking(covered))})"
+        + (f", such as {', '.join(without[:_FIRST])}" if without else "")
+    )
+    if covered["passed_over"]:
+        note(f"{len(covered['passed_over'])} more say too little or always give way (see --json)")
+
+
+def _lacking(covered: Mapping[str, Any]) -> float | None:
+    return None if covered["share"] is None else 1 - covered["share"]
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.0f} %"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+@click.command("retire")
+@click.argument(
+    "exams",
+    metavar="EXAM.jsonl…",
+    nargs=-1,
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+)
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 if something would change.")
+@settings_options("memory", "tenant", "embedder")
+@pass_session
+@click.pass_context
+def retire_command(
+    context: click.Context, session: Session, exams: tuple[Path, ...], check: bool
+) -> None:
+    """Mark the questions of exams that changes of the rules have overtaken.
+
+    Retired: the text of a rule changed, or a rule was repealed. Flagged, to be looked at: only
+    its dates, place, audience or rank changed. Nothing else in the file is touched.
+    """
+    changed = False
+    with session.open_memory() as memory:
+        files = [(path, _reviewed(path, memory, session.settings.tenant)) for path in exams]
+    for path, reviewed in files:
+        changes = [(old, new) for _, old, new in reviewed if old != new]
+        _say_changes(path, [new for _, _, new in reviewed], changes)
+        if changes and not check:
+            _rewrite(path, reviewed)
+        changed = changed or bool(changes)
+    context.exit(1 if check and changed else 0)
+
+
+_Reviewed = tuple[bytes, "Question | None", "Question | None"]
+"""A line of the file, its question, and the same as the rules now stand."""
+
+
+def _reviewed(path: Path, memory: Memory, tenant: str) -> list[_Reviewed]:
+    """Every line of an exam. Raises `ExamError`."""
+    from comity.errors import ExamError
+    from comity.evaluation.exams import Question, read_exam
+    from comity.evaluation.retire import review
+
+    if path.suffix.lower() == ".csv":
+        raise ExamError(f"{path}: OPO's CSV names no rules, so nothing in it can be retired")
+    read_exam(path)  # says what is wrong with the file, line by line
+    lines = path.read_bytes().splitlines(keepends=True)
+    asked = [
+        Question.model_validate_json(line.removeprefix(BOM_UTF8)) if line.strip() else None
+        for line in lines
+    ]
+    now = iter(review([question for question in asked if question], memory, tenant=tenant))
+    return [
+        (line, question, next(now) if question else None)
+        for line, question in zip(lines, asked, strict=True)
+    ]
+
+
+def _say_changes(
+    path: Path, every: Iterable[Question | None], changes: Sequence[tuple[Any, Any]]
+) -> None:
+    for _, new in changes:
+        told = "active again" if new.status == "active" else new.status
+        say(f"{told}: {new.id}" + (f" ({new.reason})" if new.reason else ""))
+    standing = Counter(question.status for question in every if question)
+    counted = ", ".join(f"{standing[name]} {name}" for name in ("active", "flagged", "retired"))
+    note(f"{path}: {len(changes)} changed; {counted}")
+
+
+def _rewrite(path: Path, reviewed: Iterable[_Reviewed]) -> None:
+    """Write status and reason where they changed, at once or not at all. Raises `ExamError`."""
+    from comity.errors import ExamError
+
+    lines = [
+        line if new is None or old == new else _with_standing(line, new)
+        for line, old, new in reviewed
+    ]
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(b"".join(lines))
+        part.replace(path)
+    except OSError as error:
+        raise ExamError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _with_standing(line: bytes, question: Question) -> bytes:
+    text = line.removeprefix(BOM_UTF8)
+    fields = json.loads(text)
+    for name, value in (("status", question.status), ("reason", question.reason)):
+        fields.pop(name, None)
+        if value not in ("active", ""):
+            fields[name] = value
+    end = text[len(text.rstrip(b"\r\n")) :]
+    begin = line[: len(line) - len(text)]
+    return begin + json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + end
