@@ -542,6 +542,27 @@ async def test_an_exam_is_written_with_its_rejected_drafts_beside_it(
     assert seen == [(0, 3, True), (1, 3, False), (2, 3, False), (3, 3, False)]
 
 
+async def test_questions_made_without_a_model_join_those_of_the_model(
+    memory: Memory, tmp_path: Path
+) -> None:
+    memory.add([rule(1), rule(2)])
+    boundary = question("code", [("Fair Act/1", 1)], kind="boundary", pair="one")
+    path = tmp_path / "fair.jsonl"
+    settled = await write_exam_files(
+        path, memory, answering(), Wanted(count=1), made=[boundary, boundary_twin(boundary)]
+    )
+    kinds = [each.kind for each in read_exam(path).questions]
+    assert kinds[1:] == ["boundary"]
+    assert kinds[0] in ("scenario", "concept")
+    assert [(each.stage, each.reasons) for each in settled.rejected] == [
+        ("set", ("It asks the same as question code.",))
+    ]
+
+
+def boundary_twin(question: Question) -> Question:
+    return question.model_copy(update={"id": "twin"})
+
+
 async def test_a_stopped_exam_goes_on_after_the_drafts_that_are_done(
     memory: Memory, tmp_path: Path
 ) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from comity.cli.exam_generate import generate_command, retire_command
+from comity.cli.exam_generate import generate_command
 from comity.cli.exam_report import Floor, fail_under_option, report_command, shortfalls
+from comity.cli.exam_retire import retire_command
 from comity.cli.output import note, progress_bar, say_table
 from comity.cli.session import Session, pass_session, settings_options
 

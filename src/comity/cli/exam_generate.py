@@ -1,34 +1,31 @@
-"""`comity exam generate` and `retire`: exams made from rules, and kept in step with them."""
+"""`comity exam generate`: exams made from rules."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
-from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from comity.cli.output import note, progress_bar, say, say_json, say_table
+from comity.cli.exam_summary import say_summary, summary
+from comity.cli.output import note, progress_bar, say_json
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
 if TYPE_CHECKING:
     from comity.evaluation.exams import Question, Rejected
     from comity.evaluation.from_rules import Made
-    from comity.evaluation.gather import Coverage, Wanted
+    from comity.evaluation.gather import Wanted
     from comity.evaluation.generate import Generated
     from comity.memory.memory import Memory
     from comity.models.chat import ChatModel
 
 _KINDS = ("scenario", "concept", "boundary", "precedence")
 _BY_MODEL = ("scenario", "concept")
-_FIRST = 5  # uncovered rules that are shown
 _NAMED = 10  # known domains, places and audiences in a message
 _LONGEST = 160  # characters of a reason on stderr; all of it is in the file
 
@@ -143,8 +140,8 @@ def generate_command(
         else:
             settled = write_made(out, follow.outcomes, wanted)
         tried = _tried(wanted, shares) | follow.tried
-        found = _found(memory, wanted, tried, settled, out)
-    say_json(found) if as_json else _say(found)
+        found = summary(memory, wanted, tried, settled, out)
+    say_json(found) if as_json else say_summary(found)
 
 
 def _check_name(out: Path) -> None:
@@ -294,195 +291,5 @@ def _tried(wanted: Wanted, shares: Mapping[str, int]) -> dict[str, int]:
     return {kind: drawn[kind] for kind in wanted.kinds}
 
 
-def _found(
-    memory: Memory, wanted: Wanted, tried: Mapping[str, int], settled: Generated, out: Path
-) -> dict[str, Any]:
-    """What came of it, in the stable form of `--json`."""
-    from comity.evaluation.gather import coverage
-    from comity.evaluation.generate import rejected_file
-
-    passed = Counter(str(question.kind) for question in settled.questions)
-    return {
-        "exam": str(out),
-        "rejected_file": str(rejected_file(out)),
-        "tried": len(settled.questions) + len(settled.rejected),
-        "survived": len(settled.questions),
-        "survived_share": settled.survived_share,
-        "kinds": {
-            kind: {
-                "tried": number,
-                "survived": passed[kind],
-                "survived_share": passed[kind] / number if number else None,
-            }
-            for kind, number in tried.items()
-        },
-        "rejected": dict(Counter(str(each.stage) for each in settled.rejected).most_common()),
-        "reasons": dict(_reasons(settled.rejected)),
-        "coverage": _covered(coverage(memory, settled.questions, wanted.tenant)),
-    }
-
-
-def _reasons(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
-    """How often each reason was given, names, numbers and quotations left out."""
-    told = Counter(
-        f"{each.stage}: {_general(reason)}"
-        for each in rejected
-        for reason in each.reasons
-        if not reason.startswith("Its words:")
-    )
-    return told.most_common()
-
-
-def _general(reason: str) -> str:
-    reason = re.sub(r"^rule .+?, version \d+: ", "", reason)
-    reason = re.sub(r"\brule \S+( \S+)?(?=[ ,:] ?(?:overrules|version))", "a rule", reason)
-    reason = re.sub(r"(?<=question ).+$", "another", reason)
-    reason = re.sub(r"(?<= of ).*: '.*'\.?$|'[^']*'", "…", reason)
-    reason = re.sub(r"(?<=sentence of ).+$|(?<=should name ).+$", "…", reason)
-    return re.sub(r"\b[A-H]\b|\d+(?:[.-]\d+)*", "…", reason)
-
-
-def _covered(found: Coverage) -> dict[str, Any]:
-    return {
-        "covered": len(found.covered),
-        "share": found.share,
-        "uncovered": list(found.uncovered),
-        "passed_over": dict(found.passed_over),
-    }
-
-
-def _say(found: Mapping[str, Any]) -> None:
-    say(
-        f"{found['survived']} of {found['tried']} survived ({_percent(found['survived_share'])}): "
-        f"{found['exam']}"
-    )
-    say_table(
-        ("kind", "tried", "survived", "share"),
-        [
-            (kind, one["tried"], one["survived"], _percent(one["survived_share"]))
-            for kind, one in found["kinds"].items()
-        ],
-    )
-    if found["reasons"]:
-        say_table(
-            ("times", "stage and reason"),
-            [(times, reason) for reason, times in found["reasons"].items()],
-        )
-        note(f"every rejected draft, with what was said of it: {found['rejected_file']}")
-    covered = found["coverage"]
-    without = covered["uncovered"]
-    say(
-        f"rules in force without a question: {len(without)} of "
-        f"{len(without) + covered['covered']} ({_percent(_lacking(covered))})"
-        + (f", such as {', '.join(without[:_FIRST])}" if without else "")
-    )
-    if covered["passed_over"]:
-        note(f"{len(covered['passed_over'])} more say too little or always give way (see --json)")
-
-
-def _lacking(covered: Mapping[str, Any]) -> float | None:
-    return None if covered["share"] is None else 1 - covered["share"]
-
-
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.0f} %"
-
-
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-@click.command("retire")
-@click.argument(
-    "exams",
-    metavar="EXAM.jsonl…",
-    nargs=-1,
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-)
-@click.option("--check", is_flag=True, help="Write nothing; exit code 1 if something would change.")
-@settings_options("memory", "tenant", "embedder")
-@pass_session
-@click.pass_context
-def retire_command(
-    context: click.Context, session: Session, exams: tuple[Path, ...], check: bool
-) -> None:
-    """Mark the questions of exams that changes of the rules have overtaken.
-
-    Retired: the text of a rule changed, or a rule was repealed. Flagged, to be looked at: only
-    its dates, place, audience or rank changed. Nothing else in the file is touched.
-    """
-    changed = False
-    with session.open_memory() as memory:
-        files = [(path, _reviewed(path, memory, session.settings.tenant)) for path in exams]
-    for path, reviewed in files:
-        changes = [(old, new) for _, old, new in reviewed if old != new]
-        _say_changes(path, [new for _, _, new in reviewed], changes)
-        if changes and not check:
-            _rewrite(path, reviewed)
-        changed = changed or bool(changes)
-    context.exit(1 if check and changed else 0)
-
-
-_Reviewed = tuple[bytes, "Question | None", "Question | None"]
-"""A line of the file, its question, and the same as the rules now stand."""
-
-
-def _reviewed(path: Path, memory: Memory, tenant: str) -> list[_Reviewed]:
-    """Every line of an exam. Raises `ExamError`."""
-    from comity.errors import ExamError
-    from comity.evaluation.exams import Question, read_exam
-    from comity.evaluation.retire import review
-
-    if path.suffix.lower() == ".csv":
-        raise ExamError(f"{path}: OPO's CSV names no rules, so nothing in it can be retired")
-    read_exam(path)  # says what is wrong with the file, line by line
-    lines = path.read_bytes().splitlines(keepends=True)
-    asked = [
-        Question.model_validate_json(line.removeprefix(BOM_UTF8)) if line.strip() else None
-        for line in lines
-    ]
-    now = iter(review([question for question in asked if question], memory, tenant=tenant))
-    return [
-        (line, question, next(now) if question else None)
-        for line, question in zip(lines, asked, strict=True)
-    ]
-
-
-def _say_changes(
-    path: Path, every: Iterable[Question | None], changes: Sequence[tuple[Any, Any]]
-) -> None:
-    for _, new in changes:
-        told = "active again" if new.status == "active" else new.status
-        say(f"{told}: {new.id}" + (f" ({new.reason})" if new.reason else ""))
-    standing = Counter(question.status for question in every if question)
-    counted = ", ".join(f"{standing[name]} {name}" for name in ("active", "flagged", "retired"))
-    note(f"{path}: {len(changes)} changed; {counted}")
-
-
-def _rewrite(path: Path, reviewed: Iterable[_Reviewed]) -> None:
-    """Write status and reason where they changed, at once or not at all. Raises `ExamError`."""
-    from comity.errors import ExamError
-
-    lines = [
-        line if new is None or old == new else _with_standing(line, new)
-        for line, old, new in reviewed
-    ]
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(b"".join(lines))
-        part.replace(path)
-    except OSError as error:
-        raise ExamError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _with_standing(line: bytes, question: Question) -> bytes:
-    text = line.removeprefix(BOM_UTF8)
-    fields = json.loads(text)
-    for name, value in (("status", question.status), ("reason", question.reason)):
-        fields.pop(name, None)
-        if value not in ("active", ""):
-            fields[name] = value
-    end = text[len(text.rstrip(b"\r\n")) :]
-    begin = line[: len(line) - len(text)]
-    return begin + json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + end
