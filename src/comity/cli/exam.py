@@ -117,10 +117,15 @@ def run_command(
     from comity.evaluation.run import Examiner
     from comity.evaluation.runs import Run
 
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out: the folder of the run to be continued")
     exams = [read_exam(file, skip_bad=skip_bad) for file in files]
+    _check_names(exams, modes, floors)
     needs_memory = "comity" in modes or ("oracle" in modes and session.has_memory())
     memory = session.open_memory() if needs_memory else None
     try:
+        if memory is not None:
+            _check_scope(session, memory)
         exams = [_prepared(exam, memory, session.settings.tenant) for exam in exams]
         model = session.open_model(repeatable=True)
         plan, todo = _plan(session, files, exams, modes, limit, memory, model.name)
@@ -129,6 +134,8 @@ def run_command(
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with Run.begin(folder, plan, resume=resume) as run:
             _note_plan(plan, exams, todo, folder)
+            if resume:
+                note(f"{len(run.latest())} of them are there already")
             at_once = parallel or (_PARALLEL if model.name.startswith("openai:") else 1)
             _execute(run, todo, examiner, at_once)
             missed = _say_scores(run, floors)
@@ -136,6 +143,32 @@ def run_command(
         if memory is not None:
             memory.close()
     context.exit(1 if missed else 0)
+
+
+def _check_names(exams: Sequence[Exam], modes: tuple[Mode, ...], floors: Sequence[Floor]) -> None:
+    """Before anything is asked: each exam has a name of its own, and each floor is met by one."""
+    from comity.errors import ExamError
+
+    names = [exam.name for exam in exams]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ExamError(
+            f"two exams are called {twice[0]}: rename one of the files, or give it only once"
+        )
+    there = [f"{name}.{mode}" for name in names for mode in modes]
+    for floor in floors:
+        if f"{floor.exam}.{floor.mode}" not in there:
+            raise click.UsageError(
+                f"--fail-under {floor.exam}.{floor.mode}: this run has {', '.join(there)}"
+            )
+
+
+def _check_scope(session: Session, memory: Memory) -> None:
+    """Before anything is asked: the tenant and the default place are known."""
+    from comity.memory.locate import locate
+    from comity.records import Scope
+
+    tenant, place = session.settings.tenant, session.settings.place
+    locate(memory, "", Scope(tenant=tenant), default_place=place)
 
 
 def _prepared(exam: Exam, memory: Memory | None, tenant: str) -> Exam:
@@ -208,11 +241,16 @@ def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:
         return {}
     run = Run.read(folder)
     if run.plan.model != model:
-        raise ExamError(f"{folder} asked {run.plan.model}, not {model}: its answers do not hold")
+        raise ExamError(
+            f"--changed {folder}: its answers are those of {run.plan.model}, not of {model}: "
+            f"give --model {run.plan.model}, or leave --changed away"
+        )
     return run.latest()
 
 
 def _note_plan(plan: Plan, exams: Sequence[Exam], todo: Sequence[Job], folder: Path) -> None:
+    from comity.evaluation.run import names_gold
+
     note(f"{len(todo)} answers of {plan.model}, kept in {folder}")
     for exam, taken in zip(exams, plan.exams, strict=True):
         drawn = f"{len(taken.questions)} of {len(exam.active)} questions"
@@ -223,9 +261,12 @@ def _note_plan(plan: Plan, exams: Sequence[Exam], todo: Sequence[Job], folder: P
         if taken.retired:
             name, reason = next(iter(taken.retired.items()))
             note(f"  {len(taken.retired)} retired, such as {name}: {reason}")
-        without = [q for q in exam.active if not (q.rules or q.principle)]
+        if flagged := [q for q in exam.active if q.status == "flagged"]:
+            note(f"  {len(flagged)} flagged, such as {flagged[0].id}: {flagged[0].reason}")
+        asked = set(taken.questions)
+        without = sum(q.id in asked and not names_gold(q) for q in exam.active)
         if "oracle" in plan.modes and without:
-            note(f"  {len(without)} name no gold rules and are not asked in mode oracle")
+            note(f"  {without} name no gold rules and are not asked in mode oracle")
 
 
 def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:
@@ -240,7 +281,14 @@ def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -
             advance(done, len(todo))
 
         advance(done, len(todo))
-        asyncio.run(execute(run, todo, examiner, parallel=parallel, seen=seen))
+        try:
+            asyncio.run(execute(run, todo, examiner, parallel=parallel, seen=seen))
+        except KeyboardInterrupt:
+            note(
+                f"{done} of {len(todo)} answers are kept in {run.folder}; "
+                f"continue with --resume --out {run.folder}"
+            )
+            raise
 
 
 def _say_scores(run: Run, floors: Sequence[Floor]) -> list[str]:
@@ -254,7 +302,12 @@ def _say_scores(run: Run, floors: Sequence[Floor]) -> list[str]:
             for s in found
         ],
     )
-    missed = list(shortfalls(found, floors))
+    there = {(score.exam, score.mode) for score in found}
+    missed = list(shortfalls(found, floors)) + [
+        f"{floor.exam}.{floor.mode}: nothing was asked, and {floor.percent:g} % is asked for"
+        for floor in floors
+        if (floor.exam, floor.mode) not in there
+    ]
     for line in missed:
         note(line)
     note(f"comity exam report {run.folder} makes a page of it")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_NOTE_EVERY = 5.0
+_NOTE_EVERY = 5.0  # seconds between lines of progress; ever longer in long work
+_NOTE_SELDOM = 60.0
+_SLOW = 60.0  # seconds left from which the time left is said
 Progress = Callable[[int, int], None]
 
 
@@ -143,17 +145,24 @@ def progress_bar(what: str, unit: str = "rules") -> Iterator[Progress]:
 class _Rate:
     """How fast it goes, from the second report on; what was there at the first is not counted."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._unit = unit
+        self._clock = clock
         self._start: tuple[float, int] | None = None
+        self._each: float | None = None
+
+    def seconds_for(self, more: int) -> float | None:
+        """How long so many more will take; None before there is a rate."""
+        return None if self._each is None else self._each * more
 
     def __call__(self, done: int) -> str:
-        now = time.monotonic()
+        now = self._clock()
         if self._start is None or done < self._start[1]:
             self._start = (now, done)
         seconds, made = now - self._start[0], done - self._start[1]
         if not made or seconds <= 0:
             return ""
+        self._each = seconds / made
         if self._unit == "bytes":
             return f"{made / seconds / 1e6:.1f} MB/s"
         if made < seconds:
@@ -161,18 +170,27 @@ class _Rate:
         return f"{made / seconds:.0f} {self._unit} a second"
 
 
-def _lines(what: str, unit: str) -> Progress:
-    rate = _Rate(unit)
-    last = time.monotonic()
+def _lines(what: str, unit: str, clock: Callable[[], float] = time.monotonic) -> Progress:
+    rate = _Rate(unit, clock)
+    begun = last = clock()
 
     def advance(done: int, total: int) -> None:
         nonlocal last
-        words = rate(done)
-        if time.monotonic() - last >= _NOTE_EVERY:
-            last = time.monotonic()
-            note(f"{what}: {done} of {total}" + (f", {words}" if words else ""))
+        words, now = rate(done), clock()
+        if now - last >= min(_NOTE_SELDOM, max(_NOTE_EVERY, (now - begun) / 20)):
+            last = now
+            said = (f"{what}: {done} of {total}", words, _time_left(rate.seconds_for(total - done)))
+            note(", ".join(filter(None, said)))
 
     return advance
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None or seconds < _SLOW:
+        return ""
+    minutes = round(seconds / 60)
+    hours = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"about {hours} left"
 
 
 @contextmanager

@@ -121,24 +121,26 @@ def put(
     return _with_found(question, memory, count_tokens, options)
 
 
-async def tell(model: ChatModel, question: Question, messages: Sequence[Message]) -> Told:
+async def tell(
+    model: ChatModel, question: Question, messages: Sequence[Message], *, seed: int | None = None
+) -> Told:
     """The letter that a model chooses.
 
     It is asked to choose among the letters, which a `ChatModel` does by log-probabilities or by
     constrained output. Where its answer is none of them, the letter is read from a free answer;
     one that cannot be read is not scored. Raises the `ModelError` of a model that fails.
     """
-    request = Request(messages=tuple(messages), choices=question.letters, max_tokens=8)
+    request = Request(messages=tuple(messages), choices=question.letters, max_tokens=8, seed=seed)
     try:
         reply = await complete(model, request)
     except ModelNonsense:
-        return await _read(model, question, messages)
+        free = Request(messages=tuple(messages), max_tokens=_FREE_TOKENS, seed=seed)
+        return await _read(model, question, free)
     by: Literal["logprobs", "constrained"] = "logprobs" if reply.choice_logprobs else "constrained"
     return Told(reply.text.strip(), by, reply, reply.choice_logprobs or {}, "")
 
 
-async def _read(model: ChatModel, question: Question, messages: Sequence[Message]) -> Told:
-    request = Request(messages=tuple(messages), max_tokens=_FREE_TOKENS)
+async def _read(model: ChatModel, question: Question, request: Request) -> Told:
     try:
         reply = await complete(model, request)
     except ModelNonsense as error:

@@ -30,6 +30,7 @@ Kind = Literal["given", "scenario", "concept", "boundary", "precedence"]
 
 _COLUMNS = ("id", "question", "A", "B", "answer")
 _NAMED = 5  # bad lines in a message; the first show what is wrong
+_STOPS = re.compile(r"[\s,.;:!?…、，。；：！？\"'“”‘’()（）《》]+")  # do not change what is asked
 
 
 class Question(Record):
@@ -122,8 +123,9 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     """The exam in a file, whose form its ending says: `.csv` is OPO's, else JSON Lines.
 
     A question that an earlier line has asked already (same stem and options) is left out, with
-    the reason. A line that cannot be used (an answer outside the options, an empty option)
-    makes the whole file unusable, or is left out with `skip_bad`. Raises `ExamError`.
+    the reason; punctuation and blanks make no difference, signs such as `<` and `-` do. A line
+    that cannot be used (an answer outside the options, an empty option) makes the whole file
+    unusable, or is left out with `skip_bad`. Raises `ExamError`.
     """
     try:
         data = path.read_bytes()
@@ -137,11 +139,9 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text)
     questions, bad = _sorted_out(rows)
     if bad and not skip_bad:
-        shown = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:_NAMED])
-        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise ExamError(f"{path}: {shown}{more}. Mend them, or leave them out with --skip-bad")
+        raise ExamError(f"{path}: {_told(bad)}. Mend them, or leave them out with --skip-bad")
     if not questions:
-        raise ExamError(f"{path} has no question")
+        raise ExamError(f"{path} has no question" + (f" to be used: {_told(bad)}" if bad else ""))
     kept, repeated = _without_repeats(questions)
     left_out = tuple(sorted((*bad, *repeated), key=lambda row: row.line))
     return Exam(
@@ -153,12 +153,20 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
 
 
 def write_exam(path: Path, questions: Iterable[Question]) -> None:
-    """Write questions as JSON Lines, at once or not at all."""
+    """Write questions as JSON Lines, at once or not at all. Raises `ExamError`."""
     lines = [question.model_dump_json(exclude_defaults=True) + "\n" for question in questions]
     part = path.with_name(path.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(path)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        part.replace(path)
+    except OSError as error:
+        raise ExamError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _told(bad: Sequence[LeftOut]) -> str:
+    shown = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:_NAMED])
+    return shown + (f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
 
 
 def question_of(row: Mapping[str, str]) -> Question:
@@ -188,22 +196,33 @@ _Row = tuple[int, Mapping[str, str] | str]
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    found = reader.fieldnames or ()
+    # strict: a quotation mark that is never closed would swallow the rest of the file
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    found = _header(reader, path)
     if missing := [column for column in _COLUMNS if column not in found]:
         raise ExamError(
             f"{path}: column {', '.join(missing)} is missing (there are: "
             f"{', '.join(found) or 'none'}); OPO's form has id, question, A, B, C, D, answer"
         )
+    line = reader.line_num
     try:
         for row in reader:
-            yield reader.line_num, {str(k): v for k, v in row.items() if v is not None}
+            line = reader.line_num
+            yield line, {str(k): v for k, v in row.items() if v is not None}
     except csv.Error as error:
-        raise ExamError(f"{path}, line {reader.line_num}: {error}") from error
+        raise ExamError(f"{path}, the row from line {line + 1} on: {error}") from error
+
+
+def _header(reader: csv.DictReader[str], path: Path) -> Sequence[str]:
+    try:
+        return reader.fieldnames or ()
+    except csv.Error as error:
+        raise ExamError(f"{path}, the row from line 1 on: {error}") from error
 
 
 def _json_rows(text: str) -> Iterator[_Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # not splitlines(), which also breaks at U+2028 and the like, inside a JSON string
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line
 
@@ -235,25 +254,39 @@ def _plain(error: ValueError) -> str:
         return str(error)
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
+    # each line is parsed by itself: pydantic's "at line 1" would contradict the file's number
+    message = str(first["msg"]).removeprefix("Value error, ").replace(" at line 1 column", " at")
     return f"{field}: {message}" if field else message
 
 
 def _without_repeats(
     questions: Sequence[tuple[int, Question]],
 ) -> tuple[list[Question], list[LeftOut]]:
-    asked: dict[str, int] = {}
-    ids: dict[str, int] = {}
+    asked: dict[tuple[str, ...], tuple[int, Question]] = {}
+    ids: set[str] = set()
     kept: list[Question] = []
     repeated: list[LeftOut] = []
     for line, question in questions:
-        words = " ".join(re.findall(r"\w+", f"{question.query} {question.scope or ''}"))
-        first, same_id = asked.setdefault(words, line), ids.setdefault(question.id, line)
+        first, same = asked.setdefault(_asked(question), (line, question))
         if first != line:
-            reason = f"the same question stands on line {first}"
+            reason = f"the same question stands on line {first}{_other_answer(same, question)}"
             repeated.append(LeftOut(line=line, question=question.id, reason=reason))
             continue
-        if same_id != line:
-            question = question.model_copy(update={"id": f"{question.id}#{line}"})
-        kept.append(question)
+        name = question.id
+        while name in ids:
+            name += f"#{line}"
+        ids.add(name)
+        kept.append(question.model_copy(update={"id": name}))
     return kept, repeated
+
+
+def _asked(question: Question) -> tuple[str, ...]:
+    """What makes a question the same: its words and signs, and whom it is asked for."""
+    parts = (question.stem, *question.options)
+    return (*(_STOPS.sub(" ", part).strip() or part for part in parts), str(question.scope or ""))
+
+
+def _other_answer(first: Question, question: Question) -> str:
+    if question.answer == first.answer:
+        return ""
+    return f", with another answer ({first.answer} there, {question.answer} here)"

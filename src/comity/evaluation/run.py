@@ -7,17 +7,18 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 from comity.alignment.decisions import overruled_refs, refs
 from comity.errors import ComityError, ExamError
 from comity.evaluation.ask import ExamOptions, Put, Told, put, ref_key, share, tell
 from comity.evaluation.exams import Exam, Question
+from comity.evaluation.gold import gold_entries
 from comity.evaluation.runs import Item, Key, Mode, Run
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
-from comity.records import RuleRef
+from comity.records import Reply, RuleRef
 
 
 class Job(NamedTuple):
@@ -46,13 +47,20 @@ class Examiner(NamedTuple):
 def sample(exam: Exam, limit: int | None, seed: int) -> tuple[Question, ...]:
     """The questions that are asked: all active ones, or `limit` of them drawn with `seed`.
 
-    A larger limit with the same seed asks the same questions and more.
+    A larger limit with the same seed asks the same questions and more, and one that is retired
+    is replaced by another, while the rest stay.
     """
-    questions = list(exam.active)
-    if limit is None or limit >= len(questions):
-        return tuple(questions)
-    random.Random(seed).shuffle(questions)
-    return tuple(questions[:limit])
+    if limit is None or limit >= len(exam.active):
+        return exam.active
+    order = list(exam.questions)
+    random.Random(seed).shuffle(order)
+    asked = (question for question in order if question.status != "retired")
+    return tuple(islice(asked, limit))
+
+
+def names_gold(question: Question) -> bool:
+    """Whether it says from which rules it was made, in a form that can be read."""
+    return bool(question.rules or gold_entries(question.principle))
 
 
 def jobs(drawn: Mapping[str, Sequence[Question]], modes: Sequence[Mode]) -> Iterator[Job]:
@@ -65,7 +73,7 @@ def jobs(drawn: Mapping[str, Sequence[Question]], modes: Sequence[Mode]) -> Iter
     turns = zip_longest(*([(exam, q) for q in questions] for exam, questions in drawn.items()))
     for exam, question in (turn for round_ in turns for turn in round_ if turn is not None):
         for mode in modes:
-            if mode != "oracle" or question.rules or question.principle:
+            if mode != "oracle" or names_gold(question):
                 yield Job(exam, question, mode)
 
 
@@ -100,7 +108,7 @@ async def execute(
     except ComityError as error:
         raise ExamError(
             f"stopped after {len(done) + count} of {len(todo)} answers, which are kept in "
-            f"{run.folder}; continue with --resume. The reason: {error}"
+            f"{run.folder}; continue with --resume --out {run.folder}. The reason: {error}"
         ) from error
     finally:
         for worker in workers:
@@ -123,8 +131,8 @@ async def examine(job: Job, examiner: Examiner) -> Item:
     ready = time.perf_counter()
     earlier = examiner.earlier.get(job.key)
     if earlier and _stands(earlier, job.question, prepared):
-        return earlier.model_copy(update={"reused": True, "revision": prepared.revision})
-    told = await tell(examiner.model, job.question, prepared.messages)
+        return _taken_over(earlier, _item(job, prepared, _told_before(earlier)))
+    told = await tell(examiner.model, job.question, prepared.messages, seed=examiner.options.seed)
     answered = time.perf_counter()
     item = _item(job, prepared, told)
     seconds = {"prepare": ready - start, "model": answered - ready}
@@ -136,6 +144,17 @@ def _stands(earlier: Item, question: Question, prepared: Put) -> bool:
     """Whether an earlier item is the answer to the very same prompt and question."""
     same = (earlier.asked_sha256, earlier.question_sha256)
     return same == (prepared.sha256, question.content_hash)
+
+
+def _told_before(earlier: Item) -> Told:
+    reply = Reply(text=earlier.text, usage=earlier.usage)
+    return Told(earlier.letter, earlier.scored_by, reply, earlier.logprobs, earlier.not_scored)
+
+
+def _taken_over(earlier: Item, item: Item) -> Item:
+    """The item with the earlier one's moment and seconds; its rules are those of now."""
+    kept = {"at": earlier.at, "seconds": earlier.seconds, "reused": True}
+    return item.model_copy(update=kept)
 
 
 def _item(job: Job, prepared: Put, told: Told) -> Item:

@@ -112,8 +112,13 @@ class Plan(Record):
 
     @property
     def identity(self) -> str:
-        """Everything but the moment: what must be equal for a run to be continued."""
-        return self.model_dump_json(exclude={"started"})
+        """What must be equal for a run to be continued.
+
+        Not the moment, nor where an exam lay and why some of it is not asked: the file's hash
+        and the questions say what is.
+        """
+        words = {"path", "left_out", "retired"}
+        return self.model_dump_json(exclude={"started": True, "exams": {"__all__": words}})
 
 
 class Run:
@@ -147,40 +152,38 @@ class Run:
         except OSError as error:
             raise ExamError(f"{file} cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ExamError(f"{file} cannot be used: {first['loc']}: {first['msg']}") from error
+            raise ExamError(f"{file} cannot be used: {_first(error)}") from error
 
     @classmethod
     def begin(cls, folder: Path, plan: Plan, *, resume: bool = False) -> Run:
         """A new run in a folder, or with `resume` the one that lies there, if its plan is equal.
 
-        Raises `ExamError` for a folder that holds another run, or that another process writes.
+        Raises `ExamError` for a folder that holds another run, that another process writes, or
+        that cannot be written.
         """
-        there = (folder / "run.json").exists()
-        if there and not resume:
-            raise ExamError(
-                f"{folder} holds a run already: continue it with --resume, or name another folder"
-            )
-        if there:
-            run = cls.read(folder)
-            run._check_same(plan)
-        else:
+        run = cls(folder, plan)
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            run = cls(folder, plan)
-            part = folder / "run.json.part"
-            part.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(folder / "run.json")
-        run._take_lock()
-        run._drop_torn_line()
+            run._take_lock()  # before looking: two processes may begin at the same moment
+            run._settle(resume)
+        except OSError as error:
+            run.close()
+            raise ExamError(f"{folder} cannot be written: {error.strerror}") from error
+        except ExamError:
+            run.close()
+            raise
         return run
 
     def append(self, item: Item) -> None:
-        """Keep one item, written through to the disk."""
+        """Keep one item, written through to the disk. Raises `ExamError` where that fails."""
         line = item.model_dump_json(exclude_defaults=True) + "\n"
-        with self._file.open("ab") as stream:
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with self._file.open("ab") as stream:
+                stream.write(line.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise ExamError(f"{self._file} cannot be written: {error.strerror}") from error
 
     def items(self) -> Iterator[Item]:
         """The items so far, in the order in which they came.
@@ -197,7 +200,7 @@ class Run:
             try:
                 yield Item.model_validate_json(line)
             except ValidationError as error:
-                raise ExamError(f"{self._file}, line {number}: {error}") from error
+                raise ExamError(f"{self._file}, line {number}: {_first(error)}") from error
 
     def latest(self) -> Mapping[Key, Item]:
         """The last item of each question and mode."""
@@ -215,22 +218,37 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_same(self, plan: Plan) -> None:
-        old, new = json.loads(self.plan.identity), json.loads(plan.identity)
-        differing = [name for name in new if new[name] != old.get(name)]
-        if differing:
-            told = "; ".join(f"{name} was {_short(old[name])}" for name in differing)
+    def _settle(self, resume: bool) -> None:
+        """Write the plan of a new run, or check that the one which is there is the same."""
+        if not (self.folder / "run.json").exists():
+            part = self.folder / "run.json.part"
+            part.write_text(self.plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            part.replace(self.folder / "run.json")
+        elif not resume:
             raise ExamError(
-                f"{self.folder} was begun with other settings ({told}): "
-                "give the same ones, or name another folder"
+                f"{self.folder} holds a run already: continue it with --resume, or name another "
+                "folder"
             )
+        else:
+            begun = Run.read(self.folder).plan
+            if begun.identity != self.plan.identity:
+                told = "; ".join(_differences(begun, self.plan)) or "exams in another order"
+                raise ExamError(
+                    f"{self.folder} was begun otherwise ({told}): give what it was begun with, "
+                    "or name another folder"
+                )
+            self.plan = begun
+        self._drop_torn_line()
 
     def _take_lock(self) -> None:
         lock = FileLock(self.folder / "run.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise ExamError(f"{self.folder} is being written by another process") from error
+            raise ExamError(
+                f"{self.folder} is being written by another process: wait for it, or name "
+                "another folder"
+            ) from error
         self._lock = lock
 
     def _drop_torn_line(self) -> None:
@@ -241,6 +259,39 @@ class Run:
         if whole < len(data):
             with self._file.open("rb+") as stream:
                 stream.truncate(whole)
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem, in one line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _differences(begun: Plan, plan: Plan) -> Iterator[str]:
+    """In what two plans differ, in words."""
+    old, new = (json.loads(one.identity) for one in (begun, plan))
+    before, after = ({exam.name: exam for exam in one.exams} for one in (begun, plan))
+    for name in sorted(before.keys() | after.keys()):
+        yield from _exam_differences(name, before.get(name), after.get(name))
+    was, now = old.pop("options"), new.pop("options")
+    fields = {name: (old[name], new[name]) for name in new if name != "exams"}
+    fields |= {name: (was.get(name), now.get(name)) for name in was.keys() | now.keys()}
+    for name, (first, second) in sorted(fields.items()):
+        if first != second:
+            yield f"{name} was {_short(first)}, not {_short(second)}"
+
+
+def _exam_differences(name: str, old: ExamTaken | None, new: ExamTaken | None) -> Iterator[str]:
+    if old is None or new is None:
+        yield f"exam {name} was {'not ' if old is None else ''}asked"
+    elif old.sha256 != new.sha256:
+        yield f"the file of exam {name} was another one"
+    elif missing := [question for question in old.questions if question not in new.questions]:
+        why = new.retired.get(missing[0])
+        yield f"exam {name} asked {missing[0]}" + (f", now retired: {why}" if why else "")
+    elif old.questions != new.questions:
+        yield f"exam {name} asked {len(old.questions)} questions, not {len(new.questions)}"
 
 
 def _short(value: object) -> str:
