@@ -367,6 +367,23 @@ def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity
     assert "own.base: nothing was asked, and 0 % is asked for" in result.stderr
 
 
+def test_questions_whose_rule_changed_in_its_circumstances_are_asked_and_named(
+    comity: Command,
+) -> None:
+    on_leash = Question(
+        id="on-leash",
+        stem="Dogs in Norl?",
+        options=("Yes", "No"),
+        answer="A",
+        rules=(RuleRef(id="leash", version=1),),
+    )
+    write_exam(comity.folder / "own.jsonl", [on_leash])
+    comity.done("rules", "amend", "leash", "--set", "authority=policy")
+    result = comity("exam", "run", "--questions", "own.jsonl", "--out", "r")
+    assert "1 flagged, such as on-leash: rule leash: version 1 was replaced" in result.stderr
+    assert items("r").keys() == {("on-leash", "base"), ("on-leash", "comity")}
+
+
 def test_slow_work_says_how_long_it_will_take(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     advance = _lines("answers", "answers", lambda: now)

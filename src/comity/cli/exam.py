@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from comity.cli.exam_generate import generate_command
-from comity.cli.exam_report import Floor, fail_under_option, report_command, shortfalls
+from comity.cli.exam_notes import note_plan, say_scores
+from comity.cli.exam_report import Floor, fail_under_option, report_command
 from comity.cli.exam_retire import retire_command
-from comity.cli.output import note, progress_bar, say_table
+from comity.cli.output import note, progress_bar
 from comity.cli.session import Session, pass_session, settings_options
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from comity.evaluation.exams import Exam
     from comity.evaluation.run import Examiner, Job
     from comity.evaluation.runs import Item, Key, Mode, Plan, Run
-    from comity.evaluation.score import Score
     from comity.memory.memory import Memory
 
 _MODES = ("base", "comity", "oracle")
@@ -133,12 +133,12 @@ def run_command(
         examiner = Examiner(model, memory, _options(session), earlier)
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with Run.begin(folder, plan, resume=resume) as run:
-            _note_plan(plan, exams, todo, folder)
+            note_plan(plan, exams, todo, folder)
             if resume:
                 note(f"{len(run.latest())} of them are there already")
             at_once = parallel or (_PARALLEL if model.name.startswith("openai:") else 1)
             _execute(run, todo, examiner, at_once)
-            missed = _say_scores(run, floors)
+            missed = say_scores(run, floors)
     finally:
         if memory is not None:
             memory.close()
@@ -248,27 +248,6 @@ def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:
     return run.latest()
 
 
-def _note_plan(plan: Plan, exams: Sequence[Exam], todo: Sequence[Job], folder: Path) -> None:
-    from comity.evaluation.run import names_gold
-
-    note(f"{len(todo)} answers of {plan.model}, kept in {folder}")
-    for exam, taken in zip(exams, plan.exams, strict=True):
-        drawn = f"{len(taken.questions)} of {len(exam.active)} questions"
-        note(f"{exam.name}: {drawn}" + (f", drawn with seed {plan.seed}" if plan.limit else ""))
-        if taken.left_out:
-            first = taken.left_out[0]
-            note(f"  {len(taken.left_out)} left out, such as line {first.line}: {first.reason}")
-        if taken.retired:
-            name, reason = next(iter(taken.retired.items()))
-            note(f"  {len(taken.retired)} retired, such as {name}: {reason}")
-        if flagged := [q for q in exam.active if q.status == "flagged"]:
-            note(f"  {len(flagged)} flagged, such as {flagged[0].id}: {flagged[0].reason}")
-        asked = set(taken.questions)
-        without = sum(q.id in asked and not names_gold(q) for q in exam.active)
-        if "oracle" in plan.modes and without:
-            note(f"  {without} name no gold rules and are not asked in mode oracle")
-
-
 def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:
     from comity.evaluation.run import execute
 
@@ -289,39 +268,6 @@ def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -
                 f"continue with --resume --out {run.folder}"
             )
             raise
-
-
-def _say_scores(run: Run, floors: Sequence[Floor]) -> list[str]:
-    from comity.evaluation.score import scores
-
-    found = scores(run.latest().values())
-    say_table(
-        ("exam", "mode", "asked", "scored", "right", "accuracy", "95 % interval"),
-        [
-            (s.exam, s.mode, s.asked, s.scored, s.right, _percent(s.accuracy), _interval(s))
-            for s in found
-        ],
-    )
-    there = {(score.exam, score.mode) for score in found}
-    missed = list(shortfalls(found, floors)) + [
-        f"{floor.exam}.{floor.mode}: nothing was asked, and {floor.percent:g} % is asked for"
-        for floor in floors
-        if (floor.exam, floor.mode) not in there
-    ]
-    for line in missed:
-        note(line)
-    note(f"comity exam report {run.folder} makes a page of it")
-    return missed
-
-
-def _percent(share: float | None) -> str:
-    return "nothing scored" if share is None else f"{100 * share:.1f} %"
-
-
-def _interval(score: Score) -> str:
-    if score.interval is None:
-        return ""
-    return f"{100 * score.interval.low:.1f} to {100 * score.interval.high:.1f} %"
 
 
 exam_group.add_command(report_command)
