@@ -57,7 +57,7 @@ class Settings(Record):
     )
     hits: int = Field(20, ge=1, description="How many rules a search gives.")
     relevance: float = Field(
-        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+        0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
     )
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in a prompt.")
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")

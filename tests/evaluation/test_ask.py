@@ -81,7 +81,7 @@ def test_comity_puts_what_scope_search_and_ruling_give(town: Memory) -> None:
     assert (made.revision, set(ids(made.rules))) == (town.revision, {"leash", "bread"})
     assert [(lost.rule.id, lost.winner.id) for lost in made.ruling.overruled] == [("free", "leash")]
     assert set(ids([hit.rule for hit in made.hits])) == {"leash", "free", "bread"}
-    assert "Rules in force in Elm:" in prompt(made)
+    assert "Rules in force:" in prompt(made)
     assert "Dogs are kept on a leash." in prompt(made)
 
 
@@ -99,7 +99,7 @@ def test_the_place_in_the_questions_words_decides(town: Memory, place: str, bell
 def test_a_question_that_names_no_place_has_the_default_one(town: Memory) -> None:
     about = question("Do dogs wear a bell?")
     assert ids(asked("comity", town, about).rules) == []
-    assert "No rule in force in" in prompt(asked("comity", town, about))
+    assert "No rule in force was found" in prompt(asked("comity", town, about))
     assert "oak" in ids(asked("comity", town, about, place=OAK).rules)
 
 
@@ -168,7 +168,7 @@ def test_the_oracle_reads_the_principle_with_and_without_a_memory(
     about = question("在Elm，犬只须系绳吗？", principle=PRINCIPLE)
     made = asked("oracle", town if with_memory else None, about)
     assert [rule.text for rule in made.rules] == ["犬只须系绳。", "犬只须佩铃。"]
-    for text in ("犬只须系绳。", "犬只须佩铃。", "请依据以上规则"):
+    for text in ("犬只须系绳。", "犬只须佩铃。", "根据以上规则"):
         assert text in made.messages[-1].content
 
 
@@ -182,12 +182,12 @@ def test_comity_without_a_memory_is_a_mistake() -> None:
         asked("comity", None, question())
 
 
-def test_the_prompts_of_all_modes_begin_alike(town: Memory) -> None:
+def test_the_question_comes_last_and_in_the_same_words_in_every_mode(town: Memory) -> None:
     about = question(rules=(RuleRef(id="oak", version=1),))
     made = [asked(mode, town, about) for mode in MODES]
-    beginning = about.stem + "\n" + about.options_text + "\n\n"
+    end = f"{about.stem}\n{about.options_text}\n\nLetter of the right option:"
     assert len({each.messages[0] for each in made}) == 1
-    assert all(each.messages[1].content.startswith(beginning) for each in made)
+    assert all(each.messages[1].content.endswith(end) for each in made)
     assert len({each.sha256 for each in made}) == 3
 
 
@@ -202,10 +202,7 @@ def test_the_same_rules_make_the_same_prompt_whatever_the_day(town: Memory, cloc
     assert asked("comity", town, question()).sha256 != before.sha256
 
 
-def test_the_note_and_the_budget_are_options(town: Memory) -> None:
-    note = "The rules listed may not be all"
-    assert note in prompt(asked("comity", town, question()))
-    assert note not in prompt(asked("comity", town, question(), incomplete_note=False))
+def test_the_budget_is_an_option(town: Memory) -> None:
     none = asked("comity", town, question(), budget=0)
     assert (none.rules, set(ids(none.left_out))) == ((), {"leash", "bread"})
 

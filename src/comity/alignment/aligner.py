@@ -42,7 +42,7 @@ class Options(Record):
     place: str = Field(WORLD, description="Place of a question that names none.")
     hits: int = Field(20, ge=1, description="How many rules search gives.")
     relevance: float = Field(
-        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+        0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
     )
     budget: int = Field(1000, ge=0, description="Tokens that the rules may take in the prompt.")
     incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")

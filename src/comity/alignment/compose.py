@@ -56,13 +56,16 @@ def compose(
     language: str,
     may_be_incomplete: bool = True,
     words: Mapping[str, Any] | None = None,
+    by_document: bool = False,
 ) -> Prompt:
     """Put the rules in force before a conversation.
 
     `budget` bounds the tokens of the rules with their labels; `count_tokens` is the model's own
     counter. `language` is `zh` or `en`, `name_place(code, language)` the name of a place.
     `may_be_incomplete` adds OPO's note that the rules may not be all, and that the model's own
-    knowledge may help. `words` replaces some of the prompt's words (exams ask for a letter).
+    knowledge may help. `words` replaces some of the prompt's words (exams ask for a letter). The
+    rules stand in order of precedence, or, `by_document`, as one would read them: the document
+    of the most similar rule first, and the rules of a document in its own order.
     """
     words = {**wording(language), **(words or {})}
     label = _labeller(words, name_place, language)
@@ -72,13 +75,15 @@ def compose(
         place=_one_line(_and(name_place(place, language) for place in scope.place)),
         date=_day(scope.at) if scope.at else "",
     )
-    listed = [label(number, rule) for number, rule in enumerate(packed.rules, start=1)]
+    ranks = _relevance(ruling, hits)
+    rules = _by_document(packed.rules, ranks) if by_document else packed.rules
+    listed = [label(number, rule) for number, rule in enumerate(rules, start=1)]
     provider = [turn.content for turn in conversation if turn.role == "system"]
     # where none fits, the model's own knowledge must not stand in for rules that there are
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
     stable = (words["instructions"], note, words["example"])
     parts = [*(part.strip() for part in stable if part), head, *listed]
-    nearest = _nearest(packed.rules, _relevance(ruling, hits)) if words["nearest"] else []
+    nearest = _nearest(rules, ranks) if words["nearest"] else []
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
     if provider:
@@ -86,10 +91,30 @@ def compose(
     turns = [turn for turn in conversation if turn.role != "system"]
     return Prompt(
         messages=(Message(role="system", content="\n\n".join(parts)), *turns),
-        rules=packed.rules,
+        rules=rules,
         left_out=packed.left_out,
         rule_tokens=packed.tokens,
     )
+
+
+def _by_document(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> tuple[Rule, ...]:
+    """Rules as they stand in their documents, the document of the most similar rule first."""
+    last = len(ranks)
+    best: dict[tuple[str, str], int] = {}
+    for rule in rules:
+        document = _document(rule)
+        best[document] = min(best.get(document, last), ranks.get(rule.key, last))
+
+    def place(rule: Rule) -> tuple[int, tuple[str, str], int]:
+        document = _document(rule)
+        return (best[document], document, rule.source.start if rule.source else 0)
+
+    return tuple(sorted(rules, key=place))
+
+
+def _document(rule: Rule) -> tuple[str, str]:
+    """Title without its chapters, and place: texts of one name are made in many places."""
+    return (rule.title.partition(" > ")[0], rule.place)
 
 
 def _nearest(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> list[str]:

@@ -27,7 +27,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "embedder": ("NAME", "Embedder: e5, hash, openai:MODEL or fastembed:MODEL."),
     "place": ("PLACE", "Place of a question that names none."),
     "hits": ("N", "How many rules a search gives."),
-    "relevance": ("SHARE", "Hits after the fifth must score this share of the best one."),
+    "relevance": ("SHARE", "Hits after the fourth must score this share of the best one."),
     "budget": ("TOKENS", "Tokens that rules may take in the prompt."),
     "max_tokens": ("N", "Longest answer, in tokens."),
     "temperature": ("T", "Of the model; 0 is greedy."),

@@ -55,10 +55,9 @@ class ExamOptions(Record):
     tenant: str = Field("default", description="Whose rules are meant.")
     hits: int = Field(20, ge=1, description="How many rules search gives.")
     relevance: float = Field(
-        0.6, ge=0, le=1, description="Hits after the fifth must score this share of the best."
+        0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
     )
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in the prompt.")
-    incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
     seed: int | None = Field(None, description="For models that sample.")
 
 
@@ -158,13 +157,14 @@ def exam_words(language: str) -> Mapping[str, Any]:
 
 
 def _messages(question: Question, rules: str = "") -> tuple[Message, ...]:
-    """The question, then the rules with their notes (if any), then the cue for the letter."""
+    """The rules with their notes and what to do with them (if any), the question, the cue."""
     words = exam_words(prompt_language(question.query))
     asked = words["question"].format(stem=question.stem, options=question.options_text)
-    parts = (asked, rules, words["by_rules"]) if rules else (asked, words["cue"])
+    if rules:
+        asked = f"{rules}\n\n{words['by_rules']}\n{asked}"
     return (
         Message(role="system", content=words["system"]),
-        Message(role="user", content="\n\n".join(parts)),
+        Message(role="user", content=f"{asked}\n\n{words['cue']}"),
     )
 
 
@@ -236,8 +236,9 @@ class _Form(NamedTuple):
             count_tokens=self.count_tokens,
             name_place=gazetteer.name,
             language=language,
-            may_be_incomplete=self.options.incomplete_note,
+            may_be_incomplete=False,
             words=exam_words(language)["rules"],
+            by_document=True,
         )
 
     def recall(

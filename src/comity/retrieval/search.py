@@ -21,7 +21,7 @@ from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
 
 _DEPTH = 100
-_SURE = 5  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
+_SURE = 4  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
 _DENSE_WEIGHT = 1.0
 _WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
 
@@ -56,7 +56,7 @@ def search(
 
     Nothing is read from the question into the scope (see `locate`); its places may be names, and
     the memory's clock holds where it has no `at`. The search sees every change that was
-    committed before it began, and nothing of a later one. Beyond the first five, hits whose
+    committed before it began, and nothing of a later one. Beyond the first four, hits whose
     score is below `relevance` (0 to 1) times the best one's are not given.
 
     Raises `ValueError` for a k below 1, `UnknownPlace` for a place that nobody knows, and

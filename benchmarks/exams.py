@@ -1,0 +1,140 @@
+"""Exams with the local model: accuracy without rules, with those found, and with the right ones.
+
+`python -m benchmarks.exams --data FOLDER --runs FOLDER` puts samples of OPO's five sets (they are
+not part of this project) to a model by `comity exam run`, and publishes what came out. A stopped
+benchmark continues where it was. `--generated EXAM.jsonl` adds the share of generated questions
+that survived, from the files that `comity exam generate` has left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.opo import rule_files
+from benchmarks.quality import memory_of
+from benchmarks.report import Measure, publish
+from comity.evaluation.exams import read_exam
+from comity.evaluation.runs import Item, Mode, Run
+from comity.evaluation.score import Score, compare, of, overhead_share, scores
+
+WITH_GOLD = ("a_law", "a_professional_morality")
+WITHOUT_GOLD = ("h_law", "h_basic_morality", "h_social_morality")
+SEED = 1
+_GOALS = {"gain_points": "> 0", "oracle_gap_points": "<= 2"}
+
+
+def main() -> None:
+    """Run what is asked for, then publish `results/exams.json` and the table in the README."""
+    asked = _arguments()
+    runs = []
+    if asked.limit:
+        runs.append(_run(asked, WITH_GOLD, "base,comity,oracle", asked.limit))
+    if asked.h_limit:
+        runs.append(_run(asked, WITHOUT_GOLD, "base,comity", asked.h_limit))
+    measures = [measure for run in runs for measure in _measures(run)]
+    if asked.generated:
+        measures.append(_survived(asked.generated))
+    items = [item for run in runs for item in run.latest().values()]
+    measures += _overhead(items)
+    publish("exams", measures)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with OPO's data")
+    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps the runs")
+    parser.add_argument("--model", default="local")
+    parser.add_argument("--base-url", default="")
+    parser.add_argument("--limit", type=int, default=150, help="questions of each generated set")
+    parser.add_argument("--h-limit", type=int, default=60, help="of each set written by people")
+    parser.add_argument("--generated", type=Path, help="an exam of `comity exam generate`")
+    return parser.parse_args()
+
+
+def _run(asked: argparse.Namespace, names: Sequence[str], modes: str, limit: int) -> Run:
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    memory = asked.runs / "opo.db"
+    memory_of(rule_files(asked.data), memory).close()
+    folder = asked.runs / "-".join(name.split("_")[0] for name in names[:1])
+    questions = [asked.data / "questions" / f"{name}.csv" for name in names]
+    command = [sys.executable, "-m", "comity", "--memory", f"sqlite:///{memory}", "exam", "run"]
+    command += [part for file in questions for part in ("--questions", str(file))]
+    command += ["--modes", modes, "--limit", str(limit), "--seed", str(SEED), "--place", "CN"]
+    command += ["--model", asked.model, "--timeout", "900", "--out", str(folder), "--resume"]
+    command += ["--parallel", "1"]
+    if asked.base_url:
+        command += ["--base-url", asked.base_url]
+    subprocess.run(command, check=True)
+    return Run.read(folder)
+
+
+def _measures(run: Run) -> Iterator[Measure]:
+    items = list(run.latest().values())
+    for score in scores(items):
+        yield _accuracy(score, run)
+    for exam in dict.fromkeys(item.exam for item in items):
+        yield from _compared(items, exam, "gain_points", "base", "comity")
+        if exam in WITH_GOLD:
+            yield from _compared(items, exam, "oracle_gap_points", "comity", "oracle")
+
+
+def _accuracy(score: Score, run: Run) -> Measure:
+    if score.accuracy is None or score.interval is None:
+        raise SystemExit(f"{score.exam}.{score.mode}: nothing was scored; see {run.folder}")
+    low, high = 100 * score.interval.low, 100 * score.interval.high
+    return Measure(
+        measure=f"{score.exam}.{score.mode}",
+        value=round(100 * score.accuracy, 2),
+        unit="%",
+        note=f"{score.scored} scored of {score.asked}, seed {run.plan.seed}, {run.plan.model}; "
+        f"95 % interval {low:.1f} to {high:.1f}",
+    )
+
+
+def _compared(
+    items: Sequence[Item], exam: str, name: str, before: Mode, after: Mode
+) -> Iterator[Measure]:
+    paired = compare(of(items, exam, before), of(items, exam, after))
+    if paired.difference is None:
+        return
+    yield Measure(
+        measure=f"{exam}.{name}",
+        value=round(100 * paired.difference, 2),
+        unit="points",
+        goal=_GOALS[name] if exam in WITH_GOLD else "not below 0 beyond its interval",
+        note=f"{after} minus {before}, {paired.questions} questions: {paired.gained} gained, "
+        f"{paired.lost} lost, McNemar p {paired.p:.2g}",
+    )
+
+
+def _survived(file: Path) -> Measure:
+    kept = [q for q in read_exam(file).questions if q.origin != "ruling"]
+    rejected_file = file.with_name(f"{file.stem}.rejected.jsonl")
+    rejected = sum(1 for line in rejected_file.read_text(encoding="utf-8").splitlines() if line)
+    tried = len(kept) + rejected
+    return Measure(
+        measure="generation.survived_share",
+        value=round(len(kept) / tried, 4),
+        unit="share",
+        note=f"{tried} drafts over the sample rules, written and judged by the local model",
+    )
+
+
+def _overhead(items: Sequence[Item]) -> Iterator[Measure]:
+    share = overhead_share(items)
+    if share is not None:
+        yield Measure(
+            measure="harness.overhead_share",
+            value=round(share, 4),
+            unit="share",
+            goal="< 0.02",
+            note="time beside the model's (scope, search, ruling, prompt, record) over the model's",
+        )
+
+
+if __name__ == "__main__":
+    main()
