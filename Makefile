@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench bench-exams lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,9 +31,13 @@ bench: $(STAMP) ## measure retrieval, speed and embedding; prints a table, write
 	@$(BIN)/comity models pull
 	@$(BIN)/python -m benchmarks.retrieval $(if $(DATA),--data $(DATA),)
 
+bench-exams: $(STAMP) ## put samples of OPO's exams to the local model (hours): DATA=… RUNS=…
+	@$(BIN)/comity models pull
+	@$(BIN)/python -m benchmarks.exams --data $(DATA) --runs $(or $(RUNS),runs) $(ARGS)
+
 lock: ## renew requirements.lock (needs uv)
-	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra dev \
-		--no-header --quiet -o requirements.lock pyproject.toml
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
+		--extra inspect --extra dev --no-header --quiet -o requirements.lock pyproject.toml
 
 clean: ## remove what the commands above installed and made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

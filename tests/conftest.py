@@ -7,9 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
+
+# What a test asserts is never how fast a busy machine is.
+settings.register_profile("comity", deadline=None)
+settings.load_profile("comity")
 
 
 class Clock:

@@ -133,7 +133,18 @@ def endpoint(comity: Command) -> Iterator[Endpoint]:
 
 
 def run(*more: str, out: str = "r", modes: str = "base,comity") -> tuple[str, ...]:
-    return ("exam", "run", "--questions", "pets.csv", "--modes", modes, "--out", out, *more)
+    return (
+        "exam",
+        "run",
+        "--questions",
+        "pets.csv",
+        "--modes",
+        modes,
+        "--out",
+        out,
+        "--no-turns",
+        *more,
+    )
 
 
 def items(folder: str) -> dict[tuple[str, str], Item]:
@@ -327,7 +338,9 @@ def test_only_what_a_rule_change_touched_is_asked_again(
     assert {item.reused for item in items("same").values()} == {True}
     comity.done("rules", "amend", "bells", "--text", "Cats wear small bells.")
     comity.done(*run(*OPENAI, "--changed", "same", out="later"))
-    assert [prompt.splitlines()[0] for prompt in endpoint.prompts] == ["Do cats wear bells in Oak?"]
+    assert len(endpoint.prompts) == 1
+    assert "Do cats wear bells in Oak?" in endpoint.prompts[0]
+    assert "Cats wear small bells." in endpoint.prompts[0]
     asked = {key for key, item in items("later").items() if not item.reused}
     assert asked == {("2", "comity")}
 

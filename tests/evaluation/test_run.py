@@ -90,7 +90,7 @@ def begun(folder: Path, asked: Sequence[Job], *, resume: bool = False) -> Run:
 def examiner(
     model: Model, memory: Memory | None = None, earlier: dict[Key, Item] | None = None
 ) -> Examiner:
-    return Examiner(model, memory, ExamOptions(), earlier or {})
+    return Examiner(model, memory, ExamOptions(turns=False), earlier or {})
 
 
 def todo(questions: Sequence[Question], *modes: Mode) -> list[Job]:
@@ -308,7 +308,7 @@ FREE = question("free", "dogs kept on a leash, or not")
 
 def narrow(model: Model, memory: Memory, earlier: dict[Key, Item] | None = None) -> Examiner:
     """One rule in each prompt: the nearest."""
-    return Examiner(model, memory, ExamOptions(hits=1), earlier or {})
+    return Examiner(model, memory, ExamOptions(hits=1, turns=False), earlier or {})
 
 
 async def answered(folder: Path, asked: Sequence[Job], by: Examiner) -> dict[Key, Item]:

@@ -90,6 +90,12 @@ def exam_group() -> None:
 @click.option(
     "--parallel", type=click.IntRange(1), metavar="N", help="Questions at a time (servers: 8)."
 )
+@click.option(
+    "--turns/--no-turns",
+    default=True,
+    show_default=True,
+    help="Ask in two orders of the options, and in all where these differ; or in one.",
+)
 @fail_under_option
 @settings_options("memory", "tenant", "embedder", "model", "base_url", "timeout")
 @settings_options("place", "hits", "relevance", "budget", "seed")
@@ -106,6 +112,7 @@ def run_command(
     changed: Path | None,
     skip_bad: bool,
     parallel: int | None,
+    turns: bool,
     floors: tuple[Floor, ...],
 ) -> None:
     """Put exams to a model, and keep every prompt, ruling and answer in a folder.
@@ -127,10 +134,11 @@ def run_command(
         if memory is not None:
             _check_scope(session, memory)
         exams = [_prepared(exam, memory, session.settings.tenant) for exam in exams]
-        model = session.open_model(repeatable=True)
-        plan, todo = _plan(session, files, exams, modes, limit, memory, model.name)
+        model = session.open_model()
+        options = _options(session, turns)
+        plan, todo = _plan(session, files, exams, modes, limit, memory, model.name, options)
         earlier = _earlier(changed, model.name)
-        examiner = Examiner(model, memory, _options(session), earlier)
+        examiner = Examiner(model, memory, options, earlier)
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with Run.begin(folder, plan, resume=resume) as run:
             note_plan(plan, exams, todo, folder)
@@ -190,6 +198,7 @@ def _plan(
     limit: int | None,
     memory: Memory | None,
     model: str,
+    options: ExamOptions,
 ) -> tuple[Plan, list[Job]]:
     from importlib.metadata import version
 
@@ -216,7 +225,7 @@ def _plan(
         memory=session.settings.memory if memory else "",
         revision=memory.revision if memory else None,
         place=session.settings.place,
-        options=_options(session).model_dump(mode="json", exclude_none=True),
+        options=options.model_dump(mode="json", exclude_none=True),
         limit=limit,
         seed=seed,
         version=version("comity"),
@@ -226,11 +235,12 @@ def _plan(
     return plan, list(jobs(by_name, modes))
 
 
-def _options(session: Session) -> ExamOptions:
+def _options(session: Session, turns: bool) -> ExamOptions:
     from comity.evaluation.ask import ExamOptions
 
     settings = session.settings
-    return ExamOptions(**{name: getattr(settings, name) for name in ExamOptions.model_fields})
+    names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
+    return ExamOptions(turns=turns, **{name: getattr(settings, name) for name in names})
 
 
 def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:

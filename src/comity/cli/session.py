@@ -94,8 +94,8 @@ class Session:
         index = LocalIndex(store, embedder, vectors, None)
         return self._not_empty(Memory(store, index, embedder, vectors))
 
-    def open_model(self, *, repeatable: bool = False) -> ChatModel:
-        """The chat model, as `open_model` opens it. Raises `SettingsError` and `ModelMissing`."""
+    def open_model(self) -> ChatModel:
+        """The chat model. Raises `SettingsError` and `ModelMissing`."""
         from comity.models.chat import open_model
 
         return open_model(
@@ -103,7 +103,6 @@ class Session:
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
             timeout=self.settings.timeout,
-            repeatable=repeatable,
         )
 
     def has_memory(self) -> bool:

@@ -58,6 +58,7 @@ class ExamOptions(Record):
         0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
     )
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in the prompt.")
+    turns: bool = Field(True, description="Ask in more than one order of the options (`turns`).")
     seed: int | None = Field(None, description="For models that sample.")
 
 
@@ -66,6 +67,7 @@ class Put(Record):
 
     mode: Mode = Field(description="How it is put.")
     messages: tuple[Message, ...] = Field(description="The whole prompt.")
+    rules_text: str = Field("", description="The part of it that holds the rules.")
     scope: Scope | None = Field(None, description="For whom, where and when (comity).")
     revision: int | None = Field(None, description="Revision of the memory (comity, oracle).")
     hits: tuple[Hit, ...] = Field((), description="What search found (comity).")
@@ -84,7 +86,7 @@ class Put(Record):
 
 
 class Told(NamedTuple):
-    """What a model answered to a question."""
+    """What a model answered to a question in one order of its options."""
 
     letter: str
     """The letter it chose; empty if there is none that can be read."""
@@ -112,7 +114,7 @@ def put(
     of them, in their order, and `base` none. Raises `ValueError` for `comity` without a memory.
     """
     if mode == "base":
-        return Put(mode=mode, messages=_messages(question))
+        return Put(mode=mode, messages=messages_of(question))
     if mode == "oracle":
         return _with_gold(question, memory, count_tokens, options)
     if memory is None:
@@ -156,7 +158,7 @@ def exam_words(language: str) -> Mapping[str, Any]:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def _messages(question: Question, rules: str = "") -> tuple[Message, ...]:
+def messages_of(question: Question, rules: str = "") -> tuple[Message, ...]:
     """The rules with their notes and what to do with them (if any), the question, the cue."""
     words = exam_words(prompt_language(question.query))
     asked = words["question"].format(stem=question.stem, options=question.options_text)
@@ -179,7 +181,8 @@ def _with_found(
     gold = {ref_key(ref) for ref in question.rules if not ref.reason}
     return Put(
         mode="comity",
-        messages=_messages(question, prompt.messages[0].content),
+        messages=messages_of(question, prompt.messages[0].content),
+        rules_text=prompt.messages[0].content,
         scope=scope,
         revision=found.revision,
         hits=found.hits,
@@ -202,7 +205,8 @@ def _with_gold(
     prompt = form.compose(ruling, (), scope, _NO_LIMIT)
     return Put(
         mode="oracle",
-        messages=_messages(question, prompt.messages[0].content),
+        messages=messages_of(question, prompt.messages[0].content),
+        rules_text=prompt.messages[0].content,
         scope=scope,
         revision=memory.revision if memory else None,
         ruling=ruling,

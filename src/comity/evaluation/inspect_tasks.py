@@ -153,7 +153,8 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
     read = read_exam(file)
     memory = _open_memory(settings, mode)
     read = _prepared(read, memory, settings.tenant)
-    options = ExamOptions(**{name: getattr(settings, name) for name in ExamOptions.model_fields})
+    names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
+    options = ExamOptions(**{name: getattr(settings, name) for name in names})
     return Task(
         dataset=MemoryDataset(
             [_sample(question) for question in _asked(read, mode, settings.seed)],

@@ -90,16 +90,19 @@ def balanced(questions: Sequence[Question], seed: int) -> tuple[Question, ...]:
     return tuple(result)
 
 
-def keeps_order(question: Question) -> bool:
-    """Whether reordering could make the question or its analysis wrong, or unlike its pair's."""
+def turns_freely(question: Question) -> bool:
+    """Whether the options can be put in any order without a word becoming wrong."""
     asked = "\n".join((question.stem, *question.options))
-    return (
-        bool(question.pair)
-        or any(points_at_options(option) for option in question.options)
+    return not (
+        any(points_at_options(option) for option in question.options)
         or ORDINAL.search(asked) is not None
         or _lone_letters(asked)
-        or _is_unsure(question.analysis)
     )
+
+
+def keeps_order(question: Question) -> bool:
+    """Whether reordering could make the question or its analysis wrong, or unlike its pair's."""
+    return bool(question.pair) or not turns_freely(question) or _is_unsure(question.analysis)
 
 
 def _is_unsure(analysis: str) -> bool:

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from comity.alignment.decisions import overruled_refs, refs
 from comity.errors import ComityError, ExamError
-from comity.evaluation.ask import ExamOptions, Put, Told, put, ref_key, share, tell
+from comity.evaluation.ask import ExamOptions, Put, put, ref_key, share
 from comity.evaluation.exams import Exam, Question
 from comity.evaluation.gold import gold_entries
 from comity.evaluation.runs import Item, Key, Mode, Run
+from comity.evaluation.turns import Choice, tell_in_turns
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
-from comity.records import Reply, RuleRef
+from comity.records import RuleRef
 
 
 class Job(NamedTuple):
@@ -132,7 +133,7 @@ async def examine(job: Job, examiner: Examiner) -> Item:
     earlier = examiner.earlier.get(job.key)
     if earlier and _stands(earlier, job.question, prepared):
         return _taken_over(earlier, _item(job, prepared, _told_before(earlier)))
-    told = await tell(examiner.model, job.question, prepared.messages, seed=examiner.options.seed)
+    told = await tell_in_turns(examiner.model, job.question, prepared, examiner.options)
     answered = time.perf_counter()
     item = _item(job, prepared, told)
     seconds = {"prepare": ready - start, "model": answered - ready}
@@ -146,9 +147,16 @@ def _stands(earlier: Item, question: Question, prepared: Put) -> bool:
     return same == (prepared.sha256, question.content_hash)
 
 
-def _told_before(earlier: Item) -> Told:
-    reply = Reply(text=earlier.text, usage=earlier.usage)
-    return Told(earlier.letter, earlier.scored_by, reply, earlier.logprobs, earlier.not_scored)
+def _told_before(earlier: Item) -> Choice:
+    return Choice(
+        letter=earlier.letter,
+        by=earlier.scored_by,
+        text=earlier.text,
+        logprobs=earlier.logprobs,
+        turns=earlier.turns,
+        usage=earlier.usage,
+        not_scored=earlier.not_scored,
+    )
 
 
 def _taken_over(earlier: Item, item: Item) -> Item:
@@ -157,7 +165,7 @@ def _taken_over(earlier: Item, item: Item) -> Item:
     return item.model_copy(update=kept)
 
 
-def _item(job: Job, prepared: Put, told: Told) -> Item:
+def _item(job: Job, prepared: Put, told: Choice) -> Item:
     question = job.question
     gold = tuple(ref for ref in question.rules if not ref.reason)
     keys = {ref_key(ref) for ref in gold}
@@ -176,7 +184,8 @@ def _item(job: Job, prepared: Put, told: Told) -> Item:
         not_scored=told.not_scored,
         scored_by=told.by,
         logprobs=dict(told.logprobs),
-        text=told.reply.text,
+        turns=told.turns,
+        text=told.text,
         scope=prepared.scope,
         revision=prepared.revision,
         hits=tuple(
@@ -192,6 +201,6 @@ def _item(job: Job, prepared: Put, told: Told) -> Item:
         gold_found=share(keys, found) if counted else None,
         gold_sent=share(keys, prepared.rules) if counted else None,
         gold_at=prepared.gold_at,
-        usage=told.reply.usage,
+        usage=told.usage,
         at=datetime.now(UTC),
     )

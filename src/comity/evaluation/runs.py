@@ -30,8 +30,16 @@ Key = tuple[str, str, Mode]
 """Exam, question and mode."""
 
 
+class Turn(Record):
+    """One order of the options, and what came of it; letters are the question's own."""
+
+    first: str = Field(description="The option that stood first.")
+    letter: str = Field("", description="What the model chose; empty if it could not be read.")
+    logprobs: dict[str, float] = Field({}, description="Natural log-probability of each option.")
+
+
 class Item(Record):
-    """One question, put once in one mode."""
+    """One question, put in one mode."""
 
     model_config = VERBATIM
 
@@ -48,8 +56,11 @@ class Item(Record):
     scored_by: Literal["logprobs", "constrained", "text", ""] = Field(
         "", description="How the letter was told."
     )
-    logprobs: dict[str, float] = Field({}, description="Natural log-probability of each letter.")
-    text: str = Field("", description="What the model wrote.")
+    logprobs: dict[str, float] = Field(
+        {}, description="Natural log-probability of each letter, the mean over the turns."
+    )
+    turns: tuple[Turn, ...] = Field((), description="The orders of the options that were asked.")
+    text: str = Field("", description="What the model wrote in the first turn.")
     scope: Scope | None = Field(None, description="For whom, where and when (comity).")
     revision: int | None = Field(None, description="Revision of the memory (comity, oracle).")
     hits: tuple[RuleRef, ...] = Field((), description="What search found (comity).")

@@ -79,7 +79,6 @@ def open_model(
     base_url: str | None = None,
     api_key: str | None = None,
     timeout: float | None = None,
-    repeatable: bool = False,
 ) -> ChatModel:
     """The chat model called `name`.
 
@@ -87,14 +86,12 @@ def open_model(
     path of a GGUF file. `openai:MODEL` is a model behind an OpenAI-compatible endpoint, at
     `base_url` (by default `OPENAI_BASE_URL`, else OpenAI) with `api_key` (by default
     `OPENAI_API_KEY`). `scripted` is the fake of the tests and examples, which repeats the
-    question. `timeout` is the longest silence in seconds. With `repeatable`, a model on this
-    machine gives the same answer to the same request, at some cost in speed. Raises
-    `SettingsError` for an unknown name and `ModelMissing` for a local model that has not been
-    pulled.
+    question. `timeout` is the longest silence in seconds. Raises `SettingsError` for an
+    unknown name and `ModelMissing` for a local model that has not been pulled.
     """
     kind, _, rest = name.partition(":")
     openers: Mapping[str, Callable[[], ChatModel]] = {
-        "local": lambda: _open_local(rest, timeout or LOCAL_TIMEOUT, repeatable),
+        "local": lambda: _open_local(rest, timeout or LOCAL_TIMEOUT),
         "openai": lambda: _open_openai(rest, base_url, api_key, timeout or REMOTE_TIMEOUT),
         "scripted": _open_scripted,
     }
@@ -107,15 +104,14 @@ def open_model(
     return openers[kind]()
 
 
-def _open_local(name: str, timeout: float, repeatable: bool) -> ChatModel:
+def _open_local(name: str, timeout: float) -> ChatModel:
     from comity.models.local import LocalModel
     from comity.models.pull import DEFAULT_MODEL, model_path
 
     if name.endswith(".gguf"):
-        return LocalModel(Path(name).expanduser(), timeout=timeout, repeatable=repeatable)
+        return LocalModel(Path(name).expanduser(), timeout=timeout)
     name = name or DEFAULT_MODEL
-    path = model_path(name)
-    return LocalModel(path, name=f"local:{name}", timeout=timeout, repeatable=repeatable)
+    return LocalModel(model_path(name), name=f"local:{name}", timeout=timeout)
 
 
 def _open_openai(

@@ -25,6 +25,8 @@ Hand = Callable[[Chunk], bool]
 # Tokens of a prompt that are read between two looks at whether the answer is still wanted:
 # some five seconds on two cores.
 _BATCH = 256
+# Tokens looked at for an answer of one token; letters are among the first dozen.
+_LIKELIEST = 50
 # Prompts of earlier conversations that are kept in memory, in MiB.
 _KEPT_PROMPTS = 512
 
@@ -232,14 +234,21 @@ def _run(server: Any, body: dict[str, Any], hand: Hand) -> None:
 def _score(server: Any, body: dict[str, Any], choices: Iterable[str], hand: Hand) -> None:
     """Hand over the log-probability of every choice as the whole answer to `body`.
 
-    The prompt is read once; then each choice is forced upon the model by a grammar, and the
+    The prompt is read once. Where each choice is one token among the likeliest, as letters are,
+    that tells all. Else each choice is forced upon the model by a grammar, and the
     log-probabilities that its tokens had before forcing are added up. The end of the answer
     counts only where one choice begins another.
     """
     choices = list(choices)
-    if not _read_prompt(server, body, hand):
+    prompt = _read_prompt(server, body, hand)
+    if prompt is None:
         return
     closed = any(a != b and b.startswith(a) for a in choices for b in choices)
+    if not closed and (likely := _whole_tokens(prompt, choices)):
+        usage = prompt.get("usage") or {}
+        counts = {name: usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")}
+        hand({"scores": likely, "tokens": counts})
+        return
     scores: dict[str, float] = {}
     tokens = {"prompt_tokens": 0, "completion_tokens": 0}
     for choice in choices:
@@ -252,19 +261,35 @@ def _score(server: Any, body: dict[str, Any], choices: Iterable[str], hand: Hand
     hand({"scores": scores, "tokens": tokens})
 
 
-def _read_prompt(server: Any, body: dict[str, Any], hand: Hand) -> bool:
-    """Read the prompt into the cache; False if nobody wants the answer or there is an error."""
-    last: Chunk = {}
+def _read_prompt(server: Any, body: dict[str, Any], hand: Hand) -> Chunk | None:
+    """Read the prompt into the cache, and give what the model would begin with: the usage and
+    the likeliest tokens. None if nobody wants the answer, or there is an error."""
+    gathered: dict[str, Any] = {}
     unwanted = True
 
     def look(chunk: Chunk) -> bool:
-        nonlocal last, unwanted
-        last = chunk
+        nonlocal unwanted
+        for name in ("error", "usage"):
+            if chunk.get(name):
+                gathered[name] = chunk[name]
+        for choice in chunk.get("choices") or ():
+            if choice.get("logprobs"):
+                gathered.setdefault("logprobs", choice["logprobs"])
         unwanted = hand({k: v for k, v in chunk.items() if k == "error"})
         return unwanted
 
-    server.handle_chat_completions(body | {"max_tokens": 1}, look)
-    return not unwanted and "error" not in last
+    asked = {"max_tokens": 1, "logprobs": True, "top_logprobs": _LIKELIEST}
+    server.handle_chat_completions(body | asked, look)
+    return None if unwanted or "error" in gathered else gathered
+
+
+def _whole_tokens(prompt: Chunk, choices: Iterable[str]) -> dict[str, float]:
+    """Log-probabilities of the choices, if each is a token among the likeliest; else nothing."""
+    content = (prompt.get("logprobs") or {}).get("content") or ()
+    if not content:
+        return {}
+    top = {token["token"]: token["logprob"] for token in content[0]["top_logprobs"]}
+    return {choice: top[choice] for choice in choices} if top.keys() >= set(choices) else {}
 
 
 def _forced(body: dict[str, Any], choice: str) -> dict[str, Any]:
