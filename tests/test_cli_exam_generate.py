@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.comity_command import Command
 
 from comity.evaluation.exams import read_exam
 from comity.evaluation.from_rules import shared
+from comity_command import Command
 
 RULES = [
     {

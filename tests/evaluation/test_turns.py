@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from comity.evaluation.ask import ExamOptions, put
 from comity.evaluation.exams import Question
 from comity.evaluation.turns import Choice, tell_in_turns, turned
 from comity.models.scripted import ScriptedModel
-from comity.records import Request
+from comity.records import Reply, Request
 
 OPTIONS = ("on a leash", "free", "at noon", "never")
 
@@ -71,10 +71,12 @@ async def test_without_log_probabilities_the_most_chosen_option_is_the_answer() 
     class Votes(ScriptedModel):
         """Tells no log-probabilities, as an endpoint with constrained output only."""
 
-        async def stream(self, request: Request):  # type: ignore[no-untyped-def]
+        async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
             async for piece in super().stream(request):
-                known = hasattr(piece, "choice_logprobs")
-                yield piece.model_copy(update={"choice_logprobs": None}) if known else piece
+                if isinstance(piece, Reply):
+                    yield piece.model_copy(update={"choice_logprobs": None})
+                else:
+                    yield piece
 
     about = question()
     model = Votes(lambda request: letter_of(request, next(wanted)))
