@@ -292,3 +292,28 @@ def test_where_there_are_few_rules_none_is_pointed_at() -> None:
 
 
 RANKS = ("preference", "custom", "code", "policy")
+
+
+def test_by_document_rules_stand_as_one_would_read_them() -> None:
+    def article(title: str, start: int, place: str = "CN") -> Rule:
+        source = {"document": "laws", "sha256": "0", "start": start, "end": start + 1}
+        return one(f"{title}-{start}-{place}", title=title, place=place, source=source)
+
+    near, later, before = article("Dogs > I", 50), article("Dogs > II", 90), article("Dogs", 10)
+    other, elsewhere = article("Cats", 1), article("Dogs", 5, "CN-SH")
+    rules = (near, other, later, elsewhere, before)
+    prompt = compose(
+        rule_on(rules),
+        ASKED,
+        Scope.model_validate({"place": ("CN-SH",), "at": "2030-06-01"}),
+        hits=hits_of(*rules),
+        budget=10_000,
+        count_tokens=len,
+        name_place=name_place,
+        language="en",
+        by_document=True,
+    )
+    assert prompt.rules == (before, near, later, other, elsewhere)
+    ranked = prompt_of(*rules)
+    assert ranked.rules != prompt.rules
+    assert set(ranked.rules) == set(prompt.rules)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.errors import NotFound, UnknownPlace
+from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.records import Hit, Rule, Scope
 from comity.retrieval.fuse import RANK_CONSTANT, fuse
@@ -174,3 +175,20 @@ def test_a_search_sees_whole_changes_while_another_thread_commits_and_saves(
         writing.result()
     assert min(map(len, reads)) > 1
     assert search(reader, "dogs", Scope(), k=100).revision == 31
+
+
+def test_far_less_relevant_hits_after_the_fourth_are_left_out_and_mandatory_rules_are_not() -> None:
+    with Memory.open("sqlite://", embedder=HashEmbedder(16)) as memory:
+        near = [Rule(id=f"near{n}", text=f"Dogs bark at noon {n}.") for n in range(6)]
+        far = [Rule(id=f"far{n}", text=f"Bread, cheese and wine {n}.") for n in range(6)]
+        memory.add([*near, *far, Rule(id="must", text="Boats are moored.", mandatory=True)])
+        every = search(memory, "dogs bark at noon", Scope(), k=13)
+        some = search(memory, "dogs bark at noon", Scope(), k=13, relevance=0.6)
+        first = search(memory, "dogs bark at noon", Scope(), k=13, relevance=1.0)
+    assert len(every.hits) == 13
+    assert 4 < len(some.hits) < 13
+    assert all(hit.score >= 0.6 * some.hits[0].score for hit in some.hits[4:])
+    left_out = every.hits[len(some.hits) :]
+    assert all(hit.score < 0.6 * some.hits[0].score for hit in left_out)
+    assert first.hits == every.hits[:4]
+    assert "must" in {rule.id for rule in first.candidates}

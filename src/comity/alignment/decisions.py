@@ -110,13 +110,19 @@ class Replay(NamedTuple):
 
 
 def replay(
-    memory: Memory, decision: Decision, *, as_of: int | None = None, hits: int = 20
+    memory: Memory,
+    decision: Decision,
+    *,
+    as_of: int | None = None,
+    hits: int = 20,
+    relevance: float = 0.0,
 ) -> Replay:
     """Make a decision's ruling again.
 
     At its own revision (`as_of` None) the ruling follows from the recorded hits and the scope
     alone; as of another revision the question is searched anew, for `hits` rules and no fewer
-    than it had. Raises `NotFound` for a revision that is not there.
+    than it had, leaving out what falls short of `relevance` (see `search`). Raises `NotFound` for
+    a revision that is not there.
     """
     revision = decision.revision if as_of is None else as_of
     scope = decision.scope.model_copy(update={"as_of": revision})
@@ -128,7 +134,8 @@ def replay(
         ]
         candidates = applying(memory, rules, memory.index.admit(scope), decision.tenant)
     else:
-        found = search(memory, decision.question, scope, k=max(hits, len(decision.hits)))
+        most = max(hits, len(decision.hits))
+        found = search(memory, decision.question, scope, k=most, relevance=relevance)
         candidates = found.candidates
     return _compared(decision, rule_on(candidates, memory.authorities))
 

@@ -251,7 +251,8 @@ def replay_command(
     with session.open_memory() as memory:
         decision = memory.store.decision(session.settings.tenant, decision_id)
         revision = memory.revision if under else as_of
-        again = replay(memory, decision, as_of=revision, hits=session.settings.hits)
+        asked = session.settings
+        again = replay(memory, decision, as_of=revision, hits=asked.hits, relevance=asked.relevance)
     if as_json:
         at = decision.revision if revision is None else revision
         say_json({"decision": decision.id, "as_of": at} | _replay_as_json(again))

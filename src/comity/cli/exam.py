@@ -121,7 +121,7 @@ def run_command(
     they were written are not asked.
     """
     from comity.evaluation.exams import read_exam
-    from comity.evaluation.run import Examiner
+    from comity.evaluation.run import Examiner, prepared
     from comity.evaluation.runs import Run
 
     if resume and out is None:
@@ -133,11 +133,11 @@ def run_command(
     try:
         if memory is not None:
             _check_scope(session, memory)
-        exams = [_prepared(exam, memory, session.settings.tenant) for exam in exams]
+        exams = [prepared(exam, memory, session.settings.tenant) for exam in exams]
         model = session.open_model()
         options = _options(session, turns)
         plan, todo = _plan(session, files, exams, modes, limit, memory, model.name, options)
-        earlier = _earlier(changed, model.name)
+        earlier = _earlier(changed, model.name, turns)
         examiner = Examiner(model, memory, options, earlier)
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with Run.begin(folder, plan, resume=resume) as run:
@@ -177,17 +177,6 @@ def _check_scope(session: Session, memory: Memory) -> None:
 
     tenant, place = session.settings.tenant, session.settings.place
     locate(memory, "", Scope(tenant=tenant), default_place=place)
-
-
-def _prepared(exam: Exam, memory: Memory | None, tenant: str) -> Exam:
-    """The exam with its gold rules tied, and with questions retired that rules have outrun."""
-    from comity.evaluation.gold import tie
-    from comity.evaluation.retire import review
-
-    if memory is None:
-        return exam
-    tied = tie(exam.questions, [stored.rule for stored in memory.rules(tenant=tenant)])
-    return exam.model_copy(update={"questions": review(tied, memory, tenant=tenant)})
 
 
 def _plan(
@@ -243,7 +232,7 @@ def _options(session: Session, turns: bool) -> ExamOptions:
     return ExamOptions(turns=turns, **{name: getattr(settings, name) for name in names})
 
 
-def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:
+def _earlier(folder: Path | None, model: str, turns: bool) -> Mapping[Key, Item]:
     from comity.errors import ExamError
     from comity.evaluation.runs import Run
 
@@ -255,6 +244,9 @@ def _earlier(folder: Path | None, model: str) -> Mapping[Key, Item]:
             f"--changed {folder}: its answers are those of {run.plan.model}, not of {model}: "
             f"give --model {run.plan.model}, or leave --changed away"
         )
+    if run.plan.options.get("turns") != turns:
+        flag = "--no-turns" if turns else "--turns"
+        raise ExamError(f"--changed {folder}: it was asked with {flag}: give it, too")
     return run.latest()
 
 

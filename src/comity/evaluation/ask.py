@@ -110,8 +110,8 @@ def put(
     """Put a question in one mode.
 
     `comity` reads the scope from the question (and its `scope`, which stands for what a caller
-    would say), searches, rules and packs as an answer would. `oracle` puts the gold rules, all
-    of them, in their order, and `base` none. Raises `ValueError` for `comity` without a memory.
+    would say), searches, rules and packs as an answer would. `oracle` puts all gold rules,
+    whatever they cost, and `base` none. Raises `ValueError` for `comity` without a memory.
     """
     if mode == "base":
         return Put(mode=mode, messages=messages_of(question))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from comity.evaluation.cases import boundary_questions, precedence_questions
@@ -16,6 +16,8 @@ KINDS = ("scenario", "concept", "boundary", "precedence")
 
 BY_MODEL = ("scenario", "concept")
 """Those of them that a model writes."""
+
+_CHOOSES = ("seed", "domain", "place", "audience", "language", "tenant")
 
 
 class Made(NamedTuple):
@@ -64,44 +66,23 @@ def made(memory: Memory, wanted: Wanted, shares: Mapping[str, int]) -> Made:
     `shares` says how many of each kind; of `wanted`, seed and what chooses the rules count.
     Raises `UnknownPlace` for a place that nobody knows.
     """
-    conflicts = _precedence(memory, wanted, shares.get("precedence", 0))
+    conflicts = _asked_for(precedence_questions, memory, wanted, shares.get("precedence", 0))
     missing = shares.get("precedence", 0) - _questions(conflicts)
     share = shares.get("boundary", 0)
-    boundaries = _boundary(memory, wanted, share + missing // 2 * 2 if share else 0)
+    boundaries = _asked_for(
+        boundary_questions, memory, wanted, share + missing // 2 * 2 if share else 0
+    )
     tried = {"boundary": len(boundaries), "precedence": len(conflicts)}
     return Made((*boundaries, *conflicts), {kind: tried[kind] for kind in tried if kind in shares})
 
 
-def _precedence(memory: Memory, wanted: Wanted, share: int) -> list[Question | Rejected]:
-    return list(
-        precedence_questions(
-            memory,
-            seed=wanted.seed,
-            count=share,
-            domain=wanted.domain,
-            place=wanted.place,
-            audience=wanted.audience,
-            language=wanted.language,
-            tenant=wanted.tenant,
-        )
-    )
-
-
-def _boundary(memory: Memory, wanted: Wanted, share: int) -> list[Question | Rejected]:
+def _asked_for(
+    make: Callable[..., Iterator[Question | Rejected]], memory: Memory, wanted: Wanted, share: int
+) -> list[Question | Rejected]:
     if not share:
         return []
-    return list(
-        boundary_questions(
-            memory,
-            seed=wanted.seed,
-            count=share,
-            domain=wanted.domain,
-            place=wanted.place,
-            audience=wanted.audience,
-            language=wanted.language,
-            tenant=wanted.tenant,
-        )
-    )
+    chosen = {name: getattr(wanted, name) for name in _CHOOSES}
+    return list(make(memory, count=share, **chosen))
 
 
 def _questions(outcomes: Sequence[Question | Rejected]) -> int:

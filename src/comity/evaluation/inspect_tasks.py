@@ -17,11 +17,9 @@ from typing import Any
 from comity.errors import ExamError, MissingExtra, NotFound, SettingsError
 from comity.evaluation.ask import ExamOptions, put
 from comity.evaluation.exams import Exam, Question, read_exam
-from comity.evaluation.gold import tie
 from comity.evaluation.inspect_ruling import ruling_text, ruling_told
 from comity.evaluation.letters import read_letter
-from comity.evaluation.retire import review
-from comity.evaluation.run import names_gold, sample
+from comity.evaluation.run import names_gold, prepared, sample
 from comity.evaluation.runs import MODES, Mode
 from comity.evaluation.score import wilson
 from comity.memory.embed import open_embedder
@@ -152,7 +150,7 @@ def _settings(given: Mapping[str, object]) -> Settings:
 def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Task:
     read = read_exam(file)
     memory = _open_memory(settings, mode)
-    read = _prepared(read, memory, settings.tenant)
+    read = prepared(read, memory, settings.tenant)
     names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
     options = ExamOptions(**{name: getattr(settings, name) for name in names})
     return Task(
@@ -196,14 +194,6 @@ def _open_memory(settings: Settings, mode: Mode) -> Memory | None:
         memory.close()
         raise NotFound(f"{settings.memory} holds no rules yet: comity add FILE")
     return memory
-
-
-def _prepared(read: Exam, memory: Memory | None, tenant: str) -> Exam:
-    """The exam with its gold rules tied, and with questions retired that rules have outrun."""
-    if memory is None:
-        return read
-    tied = tie(read.questions, [stored.rule for stored in memory.rules(tenant=tenant)])
-    return read.model_copy(update={"questions": review(tied, memory, tenant=tenant)})
 
 
 def _asked(read: Exam, mode: Mode, seed: int | None) -> list[Question]:

@@ -14,7 +14,8 @@ from comity.alignment.decisions import overruled_refs, refs
 from comity.errors import ComityError, ExamError
 from comity.evaluation.ask import ExamOptions, Put, put, ref_key, share
 from comity.evaluation.exams import Exam, Question
-from comity.evaluation.gold import gold_entries
+from comity.evaluation.gold import gold_entries, tie
+from comity.evaluation.retire import review
 from comity.evaluation.runs import Item, Key, Mode, Run
 from comity.evaluation.turns import Choice, tell_in_turns
 from comity.memory.memory import Memory
@@ -45,6 +46,17 @@ class Examiner(NamedTuple):
     """Items of an earlier run of the same model: where the prompt is the same, they stand."""
 
 
+def prepared(exam: Exam, memory: Memory | None, tenant: str) -> Exam:
+    """The exam with its gold rules tied, and with questions retired that rules have outrun.
+
+    Without a memory, as it is.
+    """
+    if memory is None:
+        return exam
+    tied = tie(exam.questions, [stored.rule for stored in memory.rules(tenant=tenant)])
+    return exam.model_copy(update={"questions": review(tied, memory, tenant=tenant)})
+
+
 def sample(exam: Exam, limit: int | None, seed: int) -> tuple[Question, ...]:
     """The questions that are asked: all active ones, or `limit` of them drawn with `seed`.
 
@@ -67,9 +79,8 @@ def names_gold(question: Question) -> bool:
 def jobs(drawn: Mapping[str, Sequence[Question]], modes: Sequence[Mode]) -> Iterator[Job]:
     """Every question of every exam in every mode.
 
-    The exams take turns, so that a run that is stopped has asked something of each; the modes of
-    a question follow one another, since their prompts begin alike. There is no `oracle` for a
-    question that names no gold rules.
+    The exams take turns, so that a run that is stopped has asked something of each, and its
+    questions in all modes. There is no `oracle` for a question that names no gold rules.
     """
     turns = zip_longest(*([(exam, q) for q in questions] for exam, questions in drawn.items()))
     for exam, question in (turn for round_ in turns for turn in round_ if turn is not None):
