@@ -353,6 +353,15 @@ def test_answers_of_another_model_are_not_taken_over(comity: Command, endpoint: 
     assert endpoint.prompts == []
 
 
+def test_answers_asked_in_one_order_are_not_taken_over_by_a_run_of_several(
+    comity: Command, endpoint: Endpoint
+) -> None:
+    comity.done(*run(*OPENAI))
+    result = comity(*run(*OPENAI, "--changed", "r", "--turns", out="other"))
+    assert result.exit_code == 8
+    assert "--changed r: it was asked with --no-turns" in result.stderr
+
+
 def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity: Command) -> None:
     asked = [
         Question(

@@ -219,6 +219,19 @@ async def test_a_decision_asked_as_of_an_older_revision_is_made_again_as_of_it(
     assert replay(memory, decision).same
 
 
+async def test_what_was_not_relevant_enough_does_not_come_in_when_nothing_has_changed(
+    memory: Memory,
+) -> None:
+    near = [Rule(id=f"near{n}", text=f"Dogs bark at noon {n}.") for n in range(5)]
+    memory.add([*near, *(Rule(id=f"far{n}", text=f"Bread and wine {n}.") for n in range(5))])
+    aligner = Aligner(memory, ScriptedModel(["Yes."]))
+    decision = (await aligner.answer("dogs bark at noon")).decision
+    assert len(decision.hits) < 10
+    relevance = aligner.options.relevance
+    assert replay(memory, decision, as_of=memory.revision, relevance=relevance).same
+    assert not replay(memory, decision, as_of=memory.revision).same
+
+
 async def test_a_decision_with_a_forged_ruling_is_not_the_same(memory: Memory) -> None:
     memory.add(RULES)
     aligner = Aligner(memory, ScriptedModel(["Yes."]))
