@@ -295,7 +295,8 @@ def test_as_many_rules_are_searched_in_a_replay_as_the_setting_says(comity: Comm
     extra = "".join(f'{{"id": "b{n}", "text": "Cats sleep {n}."}}\n' for n in range(9))
     comity.done("add", comity.write("extra.jsonl", extra))
     replay = ("decisions", "replay", decision["id"], "--under", "now")
-    assert len(comity.json(*replay)["came"]) == 9
+    assert len(comity.json(*replay, "--relevance", "0")["came"]) == 9
+    assert 0 < len(comity.json(*replay)["came"]) < 9
     assert comity.json(*replay, "--hits", "1")["same"] is True
 
 

@@ -227,7 +227,7 @@ def _verdict(chain: Chain) -> str:
 @click.option("--as-of", type=click.IntRange(0), metavar="N", help="With the rules of revision N.")
 @click.option("--under", type=click.Choice(["now"]), help="With the rules that are held now.")
 @json_option
-@settings_options("memory", "tenant", "embedder", "hits")
+@settings_options("memory", "tenant", "embedder", "hits", "relevance")
 @pass_session
 @click.pass_context
 def replay_command(
