@@ -58,9 +58,9 @@ def rule(number: int, title: str = "Fair Act", **fields: object) -> Rule:
 
 def written(stem: str, thing: str = "things", **changes: str) -> str:
     """The model's answer; answers about different things resemble one another in little."""
-    fields = {"stem": stem, "right": f"Right: {thing}, {thing[::-1]}.", "analysis": "So it says."}
+    fields = {"says": "So it says.", "stem": stem, "right": f"Right: {thing}, {thing[::-1]}."}
     fields |= {f"wrong_{n}": f"{thing[n:]} and {thing[::-1][n:]}: {n}." for n in (1, 2, 3)}
-    return json.dumps(fields | changes)
+    return json.dumps(fields | {"why_wrong": "They say else."} | changes)
 
 
 JUDGED = {"critique": "Sound.", "stem": True, "one_right": True, "analysis": True, "answer": True}
@@ -293,7 +293,7 @@ async def test_a_question_names_its_rule_versions_its_scope_and_its_origin() -> 
     assert isinstance(made, Question)
     assert [(ref.id, ref.version) for ref in made.rules] == [("Fair Act/1", 3), ("Fair Act/2", 1)]
     assert made.scope == Scope(place="CN-HN", audience=("Lettery",))
-    assert made.origin == "scripted, prompt en-1, seed 5, draft 2"
+    assert made.origin == "scripted, prompt en-2, seed 5, draft 2"
     assert (made.id, made.kind) == ("5-0002", "concept")
     assert made.options[made.letters.index(made.answer)].startswith("Right")
 
@@ -342,7 +342,7 @@ async def test_rules_in_chinese_are_asked_about_in_chinese() -> None:
     made = await write(model, [rule(1, text=text)], Wanted(count=1), seed_question=None, number=1)
     assert isinstance(made, Question)
     assert "你根据规则出考题" in model.requests[0].messages[0].content
-    assert "prompt zh-1" in made.origin
+    assert "prompt zh-2" in made.origin
     english = Wanted(count=1, language="en")
     await write(model, [rule(1, text=text)], english, seed_question=None, number=1)
     assert "in English" in model.requests[1].messages[-1].content
@@ -353,7 +353,7 @@ async def test_rules_in_chinese_are_asked_about_in_chinese() -> None:
     [
         ("I would rather not.", "does not follow the schema: the whole"),
         (written("Why?", right=" "), "does not follow the schema: right"),
-        ('{"stem": "Why?"}', "does not follow the schema: right"),
+        ('{"says": "So.", "stem": "Why?"}', "does not follow the schema: right"),
     ],
 )
 async def test_an_answer_off_schema_is_rejected_and_its_text_kept(text: str, reason: str) -> None:
@@ -468,7 +468,7 @@ async def test_the_organisation_that_a_rule_binds_is_given_to_be_named(memory: M
     model = answering(stem="When does Lettery Works give it back?")
     (made,) = await outcomes(memory, model, Wanted(count=1))
     assert isinstance(made, Question)
-    assert "that the stem names: Lettery Works\n" in writer_requests(model)[0].messages[-1].content
+    assert "It is about Lettery Works; the stem says so.\n" in writer_requests(model)[0].messages[-1].content
 
 
 async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory) -> None:

@@ -175,45 +175,51 @@ def test_both_languages_have_the_same_words() -> None:
     }
 
 
-def taker(with_rules: str, alone: str | tuple[str, ...]) -> ScriptedModel:
-    """Answers by letter with rules; alone, by the option's text, or by letters in turn."""
-    left = list(alone) if isinstance(alone, tuple) else []
+def taker(with_rules: str, alone: str) -> ScriptedModel:
+    """Picks by the option's text with rules and alone, or always the same letter."""
 
     def answer(request: Request) -> str:
         asked = request.messages[-1].content
-        if RULE.text in asked:
-            return with_rules
-        if isinstance(alone, tuple):
-            return left.pop(0)
-        return next(line[0] for line in asked.splitlines() if line.endswith(alone))
+        picks = with_rules if RULE.text in asked else alone
+        if len(picks) == 1:
+            return picks
+        return next(line[0] for line in asked.splitlines() if line.endswith(picks))
 
     return ScriptedModel(answer, name="taker")
 
 
 async def test_a_question_passes_that_needs_its_rules_and_can_be_answered_with_them() -> None:
-    model = taker("B", "Until noon")
+    model = taker("Until six", "Until noon")
     tried = await trial(model, QUESTION, [RULE])
-    assert (tried.with_rules, tried.options_only, tried.faults) == ("B", ("Until noon",), ())
+    assert tried.with_rules == ("Until six", "Until six")
+    assert (tried.options_only, tried.faults) == (("Until noon",), ())
     assert all(request.choices == ("A", "B", "C", "D") for request in model.requests)
 
 
 async def test_a_question_that_its_rules_do_not_answer_is_a_fault() -> None:
-    tried = await trial(taker("C", "Until noon"), QUESTION, [RULE])
-    assert tried.faults == ("With its rules taker answers C and not B.",)
+    tried = await trial(taker("Until noon", "Until noon"), QUESTION, [RULE])
+    assert tried.with_rules == ("Until noon",)
+    assert tried.faults == ("With its rules taker answers 'Until noon'.",)
+
+
+async def test_a_right_letter_in_one_order_of_the_options_is_luck_and_a_fault() -> None:
+    tried = await trial(taker("B", "Until noon"), QUESTION, [RULE])
+    assert tried.with_rules[0] == "Until six" != tried.with_rules[1]
+    assert len(tried.faults) == 1
 
 
 async def test_a_right_option_that_is_found_in_every_order_is_a_fault() -> None:
-    model = taker("B", "Until six")
+    model = taker("Until six", "Until six")
     tried = await trial(model, QUESTION, [RULE])
     assert tried.options_only == ("Until six",) * 4
     assert tried.faults == ("taker finds the right option without stem and rules, in any order.",)
-    alone = [request.messages[-1].content for request in model.requests[1:]]
+    alone = [request.messages[-1].content for request in model.requests[2:]]
     assert len(set(alone)) == 4
     assert not any(QUESTION.stem in text or RULE.text in text for text in alone)
 
 
 async def test_a_letter_that_is_always_picked_finds_nothing() -> None:
-    tried = await trial(taker("B", ("B", "B", "B", "B")), QUESTION, [RULE])
+    tried = await trial(taker("Until six", "B"), QUESTION, [RULE])
     assert tried.options_only == ("Until six", "Until noon")
     assert tried.faults == ()
 
@@ -231,5 +237,5 @@ async def test_a_trial_whose_model_names_no_letter_is_kept_and_is_no_pass() -> N
 
 
 def test_a_trial_without_guesses_is_no_pass() -> None:
-    nothing = Trial(model="m", answer="B", right="Until six", with_rules="B")
+    nothing = Trial(model="m", right="Until six", with_rules=("Until six", "Until six"))
     assert nothing.faults != ()

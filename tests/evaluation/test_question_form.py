@@ -57,6 +57,15 @@ def test_options_that_say_the_same_up_to_width_case_and_marks_are_equal() -> Non
     assert fault == "Option B says the same as option A."
 
 
+def test_options_that_differ_in_a_connective_only_are_equal() -> None:
+    options = ("No, since it is closed.", "No, because it is closed.", "Yes.", "No, it is open.")
+    (fault,) = form_faults(english(options=options), [QUAY])
+    assert fault == "Option B says the same as option A."
+    options = ("不可以，因为已经关门。", "可以。", "不可以，已经关门。", "不可以。")
+    (fault,) = form_faults(chinese(options=options), [DEPOSIT])
+    assert fault == "Option C says the same as option A."
+
+
 def test_options_that_differ_in_a_decimal_point_or_a_sign_are_not_equal() -> None:
     assert form_faults(english(options=("1.5 %", "15 %", "-15 %", "15")), [QUAY]) == ()
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 import tomllib
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -26,6 +26,7 @@ from comity.evaluation.ask import tell
 from comity.evaluation.exams import LETTERS, Question
 from comity.evaluation.question_form import form_faults
 from comity.evaluation.question_set import balanced, set_faults
+from comity.evaluation.turns import turned
 from comity.models.chat import ChatModel, complete
 from comity.records import WORLD, Message, Record, Request, Rule, Scope
 
@@ -88,9 +89,10 @@ class Trial(Record):
     """How a model fared with a question: with its rules, and with the options alone."""
 
     model: str = Field(description="Name of the model.")
-    answer: str = Field(description="Letter of the right option.")
     right: str = Field(description="Text of the right option.")
-    with_rules: str = Field("", description="Letter it picked with the rules before it.")
+    with_rules: tuple[str, ...] = Field(
+        (), description="Text it picked with the rules before it, in two opposite orders."
+    )
     options_only: tuple[str, ...] = Field(
         (), description="Text it picked in each cyclic order, up to the first that is wrong."
     )
@@ -102,10 +104,8 @@ class Trial(Record):
         if self.failed:
             return (f"The trial failed: {self.failed}",)
         found = []
-        if self.with_rules != self.answer:
-            found.append(
-                f"With its rules {self.model} answers {self.with_rules} and not {self.answer}."
-            )
+        if wrong := next((text for text in self.with_rules if text != self.right), ""):
+            found.append(f"With its rules {self.model} answers {wrong!r}.")
         if all(picked == self.right for picked in self.options_only):
             found.append(
                 f"{self.model} finds the right option without stem and rules, in any order."
@@ -174,35 +174,38 @@ async def trial(
 ) -> Trial:
     """Have a model take a question with its rules, and then by the options alone.
 
-    The options alone are shown in each of their cyclic orders, until the model picks a wrong
-    one: only who is right in all of them has been told by the options. `timeout` is in seconds
-    for each call. A model that fails makes a trial that is `failed`, never an error.
+    With the rules the options are shown in two opposite orders, and alone in each of their
+    cyclic orders, until the model picks a wrong one: it must be right in both orders with the
+    rules, and only who is right in all orders without them has been told by the options.
+    `timeout` is in seconds for each call. A model that fails makes a trial that is `failed`,
+    never an error.
     """
-    taken = Trial(
-        model=model.name,
-        answer=question.answer,
-        right=question.options[LETTERS.index(question.answer)],
-    )
+    taken = Trial(model=model.name, right=question.options[LETTERS.index(question.answer)])
+    count = len(question.options)
     try:
-        letter = await _letter(model, question, _with_rules(question, rules), timeout)
-        picked = await _guesses(model, question, taken.right, timeout)
+        with_rules = await _picked(
+            model, question, (0, count // 2), lambda put: _with_rules(put, rules), timeout
+        )
+        alone = await _picked(model, question, range(count), _options_only, timeout)
     except ModelError as error:
         return taken.model_copy(update={"failed": str(error)})
-    return taken.model_copy(update={"with_rules": letter, "options_only": picked})
+    return taken.model_copy(update={"with_rules": with_rules, "options_only": alone})
 
 
-async def _guesses(
-    model: ChatModel, question: Question, right: str, timeout: float
+async def _picked(
+    model: ChatModel,
+    question: Question,
+    starts: Iterable[int],
+    put: Callable[[Question], tuple[Message, ...]],
+    timeout: float,
 ) -> tuple[str, ...]:
-    words = words_of(prompt_language(question.query))["trial"]
+    """Texts picked with each of the options first in turn, up to the first wrong one."""
     picked: list[str] = []
-    for turn in range(len(question.options)):
-        options = (*question.options[turn:], *question.options[:turn])
-        turned = question.model_copy(update={"options": options})
-        asked = words["options_only_question"].format(options=turned.options_text)
-        letter = await _letter(model, turned, _messages(words["options_only"], asked), timeout)
-        picked.append(options[LETTERS.index(letter)])
-        if picked[-1] != right:
+    for start in starts:
+        shown = turned(question, start)
+        letter = await _letter(model, shown, put(shown), timeout)
+        picked.append(shown.options[LETTERS.index(letter)])
+        if letter != shown.answer:
             break
     return tuple(picked)
 
@@ -251,6 +254,12 @@ def _with_rules(question: Question, rules: Sequence[Rule]) -> tuple[Message, ...
         options=question.options_text,
     )
     return _messages(words["trial"]["with_rules"], asked)
+
+
+def _options_only(question: Question) -> tuple[Message, ...]:
+    words = words_of(prompt_language(question.query))["trial"]
+    asked = words["options_only_question"].format(options=question.options_text)
+    return _messages(words["options_only"], asked)
 
 
 def _messages(system: str, user: str) -> tuple[Message, ...]:

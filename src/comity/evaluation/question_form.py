@@ -53,6 +53,11 @@ _NAMES_LETTERS = re.compile(
     r"(?:\s*(?:only|(?:are|is) (?:both )?(?:right|correct|wrong)|都?[对错]|[都均]?(?:正确|错误)))?$"
 )
 
+_CONNECTIVE = re.compile(
+    r"因为|由于|所以|因此|如果|[,，、;；:：]|\b(?:because|since|as|so|if|when|therefore|the|an?)\b",
+    re.IGNORECASE,
+)
+
 _NOUN_ZH = r"(?:规定|规则|法条|条文|条款|条例|办法|守则|准则|材料|文件|文字|段落|内容)"
 _NOUN_EN = (
     r"(?:rules?|articles?|laws?|texts?|passages?|provisions?|regulations?|sections?|clauses?"
@@ -117,8 +122,8 @@ def _lettered(question: Question) -> Iterator[tuple[str, str]]:
 def _unusable_options(question: Question) -> Iterator[str]:
     first: dict[str, str] = {}
     for letter, option in _lettered(question):
-        words = plain(option)
-        if not words:
+        words = plain(_CONNECTIVE.sub(" ", option))
+        if not plain(option):
             yield f"Option {letter} is empty."
         elif words in first:
             yield f"Option {letter} says the same as option {first[words]}."

@@ -1,13 +1,15 @@
 """One exam question about gathered rules, written by a model in one schema-checked call.
 
 The model gives the right answer and three wrong ones, and code draws the letter: a small model
-that has to name a letter itself often names another one than it means.
+that has to name a letter itself often names another one than it means. It says first what the
+rules say, before it writes the question, so that the answers follow from that.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -26,6 +28,9 @@ from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRe
 _MAX_TOKENS = 500
 _SHARE = 10  # drafts in a row with the same example of a kind
 
+_FULL_STOP_ZH = "。"
+_FIRST_SENTENCE = re.compile(rf".*?(?:{_FULL_STOP_ZH}|\.(?=\s))", re.DOTALL)
+
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -33,12 +38,19 @@ class _Written(BaseModel):
     """The form of the model's answer."""
 
     model_config = ConfigDict(extra="forbid")
+    says: _Text
     stem: _Text
     right: _Text
     wrong_1: _Text
     wrong_2: _Text
     wrong_3: _Text
-    analysis: _Text
+    why_wrong: _Text
+
+    @property
+    def analysis(self) -> str:
+        """What the rules say, and why the other answers are wrong."""
+        between = "" if self.says.endswith(_FULL_STOP_ZH) else " "
+        return f"{self.says}{between}{self.why_wrong}"
 
 
 class Unanswered(Rejected):
@@ -57,8 +69,9 @@ async def write(
     """One question about the first of the rules, written in one call; not checked yet.
 
     `number` is the draft's, from 1: with the seed it draws kind and letter. The first of
-    `names` is the place or organisation that the stem is told to name. A failure of the model
-    and an answer that does not follow the schema are `Rejected`; only `ModelMissing` is raised.
+    `names` is what the stem is to name: the place or, of a rule with an audience, whom it binds.
+    A failure of the model and an answer that does not follow the schema are `Rejected`; only
+    `ModelMissing` is raised.
     """
     words = wording(wanted.language or prompt_language(rules[0].text))
     request = Request(
@@ -157,14 +170,16 @@ def _messages(
         turns.append(Message(role="user", content=asked))
         turns.append(Message(role="assistant", content=_as_written(example)))
     texts = [" ".join(f"{each.heading}{words['colon']}{each.text}".split()) for each in rules]
-    turns.append(Message(role="user", content=_ask(words, texts, kind, names[:1])))
+    told = "audience" if rules[0].audience else "place"
+    named = [words["names"][told].format(name=name) for name in names[:1]]
+    turns.append(Message(role="user", content=_ask(words, texts, kind, named)))
     return tuple(turns)
 
 
-def _ask(words: Mapping[str, Any], rules: Sequence[str], kind: str, names: Sequence[str]) -> str:
+def _ask(words: Mapping[str, Any], rules: Sequence[str], kind: str, named: Sequence[str]) -> str:
     lines = [words["rule"].format(number=n, rule=rule) for n, rule in enumerate(rules, start=1)]
     lines = [words["rules"], *lines] if lines else []
-    lines += [words["names"].format(name=name) for name in names]
+    lines += named
     return "\n".join((*lines, words["task"].format(kind=words["kinds"].get(kind, "")).strip()))
 
 
@@ -172,9 +187,12 @@ def _as_written(question: Question) -> str:
     """A seed question in the form that the model is to answer in."""
     right = LETTERS.index(question.answer)
     wrong = [option for at, option in enumerate(question.options) if at != right]
-    fields = {"stem": question.stem, "right": question.options[right]}
+    first = _FIRST_SENTENCE.match(question.analysis)
+    says = first.group() if first else question.analysis
+    fields = {"says": says, "stem": question.stem, "right": question.options[right]}
     fields |= {f"wrong_{n}": option for n, option in enumerate(wrong[:3], start=1)}
-    return json.dumps(fields | {"analysis": question.analysis}, ensure_ascii=False)
+    fields["why_wrong"] = question.analysis[len(says) :].strip() or question.analysis
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def known_language(language: str) -> str:
