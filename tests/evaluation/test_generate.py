@@ -58,9 +58,9 @@ def rule(number: int, title: str = "Fair Act", **fields: object) -> Rule:
 
 def written(stem: str, thing: str = "things", **changes: str) -> str:
     """The model's answer; answers about different things resemble one another in little."""
-    fields = {"says": "So it says.", "stem": stem, "right": f"Right: {thing}, {thing[::-1]}."}
+    fields = {"stem": stem, "right": f"Right: {thing}, {thing[::-1]}.", "analysis": "So it says."}
     fields |= {f"wrong_{n}": f"{thing[n:]} and {thing[::-1][n:]}: {n}." for n in (1, 2, 3)}
-    return json.dumps(fields | {"why_wrong": "They say else."} | changes)
+    return json.dumps(fields | changes)
 
 
 JUDGED = {"critique": "Sound.", "stem": True, "one_right": True, "analysis": True, "answer": True}
@@ -289,7 +289,7 @@ async def test_a_question_names_its_rule_versions_its_scope_and_its_origin() -> 
     rules = [rule(1, version=3, place="CN-HN", audience=("Lettery",)), rule(2, place="CN-HN")]
     wanted = Wanted(count=1, seed=5, kinds=("concept",))
     model = answering()
-    made = await write(model, rules, wanted, seed_question=None, number=2)
+    made = await write(model, rules, wanted, number=2)
     assert isinstance(made, Question)
     assert [(ref.id, ref.version) for ref in made.rules] == [("Fair Act/1", 3), ("Fair Act/2", 1)]
     assert made.scope == Scope(place="CN-HN", audience=("Lettery",))
@@ -299,17 +299,14 @@ async def test_a_question_names_its_rule_versions_its_scope_and_its_origin() -> 
 
 
 async def test_a_rule_for_everybody_everywhere_gives_no_scope() -> None:
-    made = await write(answering(), [rule(1)], Wanted(count=1), seed_question=None, number=1)
+    made = await write(answering(), [rule(1)], Wanted(count=1), number=1)
     assert isinstance(made, Question)
     assert made.scope is None
 
 
 async def test_the_right_letter_is_drawn_and_not_always_the_same() -> None:
     wanted = Wanted(count=1)
-    made = [
-        await write(answering(), [rule(1)], wanted, seed_question=None, number=number)
-        for number in range(1, 31)
-    ]
+    made = [await write(answering(), [rule(1)], wanted, number=number) for number in range(1, 31)]
     assert len({each.answer for each in made if isinstance(each, Question)}) == 4
 
 
@@ -321,7 +318,7 @@ async def test_the_prompt_begins_the_same_and_ends_with_what_differs() -> None:
             model,
             [rule(number)],
             Wanted(count=1),
-            seed_question=seed_question,
+            examples=[seed_question],
             number=number,
             names=names,
         )
@@ -339,12 +336,12 @@ async def test_the_prompt_begins_the_same_and_ends_with_what_differs() -> None:
 async def test_rules_in_chinese_are_asked_about_in_chinese() -> None:
     model = ScriptedModel(written("小禾什么时候退还押金？"))
     text = "出租雪橇的人应当在游客离开以后三日内退还押金。"
-    made = await write(model, [rule(1, text=text)], Wanted(count=1), seed_question=None, number=1)
+    made = await write(model, [rule(1, text=text)], Wanted(count=1), number=1)
     assert isinstance(made, Question)
     assert "你根据规则出考题" in model.requests[0].messages[0].content
     assert "prompt zh-2" in made.origin
     english = Wanted(count=1, language="en")
-    await write(model, [rule(1, text=text)], english, seed_question=None, number=1)
+    await write(model, [rule(1, text=text)], english, number=1)
     assert "in English" in model.requests[1].messages[-1].content
 
 
@@ -353,12 +350,12 @@ async def test_rules_in_chinese_are_asked_about_in_chinese() -> None:
     [
         ("I would rather not.", "does not follow the schema: the whole"),
         (written("Why?", right=" "), "does not follow the schema: right"),
-        ('{"says": "So.", "stem": "Why?"}', "does not follow the schema: right"),
+        ('{"stem": "Why?"}', "does not follow the schema: right"),
     ],
 )
 async def test_an_answer_off_schema_is_rejected_and_its_text_kept(text: str, reason: str) -> None:
     wanted = Wanted(count=1)
-    made = await write(ScriptedModel(text), [rule(1)], wanted, seed_question=None, number=1)
+    made = await write(ScriptedModel(text), [rule(1)], wanted, number=1)
     assert isinstance(made, Rejected)
     assert (made.stage, made.text) == ("model", text)
     assert reason in made.reasons[0]
@@ -377,7 +374,7 @@ class CutOff(ScriptedModel):
 async def test_an_answer_that_was_cut_off_is_rejected_however_whole_it_looks() -> None:
     wanted = Wanted(count=1)
     model = CutOff(written("What about kites?"))
-    made = await write(model, [rule(1)], wanted, seed_question=None, number=1)
+    made = await write(model, [rule(1)], wanted, number=1)
     assert isinstance(made, Rejected)
     assert "cut off after 500 tokens" in made.reasons[0]
     assert "What about kites?" in made.text
@@ -385,7 +382,7 @@ async def test_an_answer_that_was_cut_off_is_rejected_however_whole_it_looks() -
 
 async def test_a_model_that_fails_makes_a_rejected_draft() -> None:
     model = ScriptedModel("", error=ModelTimeout("scripted was silent for 300 seconds"))
-    made = await write(model, [rule(1)], Wanted(count=1), seed_question=None, number=1)
+    made = await write(model, [rule(1)], Wanted(count=1), number=1)
     assert isinstance(made, Rejected)
     assert made.reasons == ("scripted was silent for 300 seconds",)
 
@@ -468,7 +465,10 @@ async def test_the_organisation_that_a_rule_binds_is_given_to_be_named(memory: M
     model = answering(stem="When does Lettery Works give it back?")
     (made,) = await outcomes(memory, model, Wanted(count=1))
     assert isinstance(made, Question)
-    assert "It is about Lettery Works; the stem says so.\n" in writer_requests(model)[0].messages[-1].content
+    assert (
+        "It is about Lettery Works; the stem says so.\n"
+        in writer_requests(model)[0].messages[-1].content
+    )
 
 
 async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory) -> None:

@@ -67,7 +67,7 @@ def test_options_that_differ_in_a_connective_only_are_equal() -> None:
 
 
 def test_options_that_differ_in_a_decimal_point_or_a_sign_are_not_equal() -> None:
-    assert form_faults(english(options=("1.5 %", "15 %", "-15 %", "15")), [QUAY]) == ()
+    assert form_faults(english(options=("1.5 %", "15 %", "-15 %", "15", "1,5")), [QUAY]) == ()
 
 
 def test_an_option_of_marks_only_is_empty() -> None:

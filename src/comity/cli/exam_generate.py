@@ -78,7 +78,7 @@ class KindsType(click.ParamType["tuple[str, ...]"]):
 @click.option(
     "--max-rules",
     type=click.IntRange(1),
-    default=2,
+    default=4,
     show_default=True,
     metavar="N",
     help="Rules shown to the model for one draft; more take longer.",

@@ -44,7 +44,8 @@ class Wanted(Record):
     seed: int = Field(0, description="Draws rules, kinds, examples and the right letter.")
     language: str = Field("", description="`en` or `zh`; empty is that of the rules.")
     temperature: float = Field(0.7, ge=0.0, description="Of the model that writes.")
-    max_rules: int = Field(2, ge=1, description="Rules that one question is made from, at most.")
+    examples: int = Field(3, ge=0, description="Seed questions shown before each draft, at most.")
+    max_rules: int = Field(4, ge=1, description="Rules that one question is made from, at most.")
     max_tokens: int = Field(2000, ge=1, description="Tokens that these may have, estimated.")
     tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules.")
 

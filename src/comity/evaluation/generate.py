@@ -23,7 +23,7 @@ from comity.evaluation.gather import Coverage, DocumentCoverage, Wanted, coverag
 from comity.evaluation.quality import balanced, form_faults, judge_question, set_faults, trial
 from comity.evaluation.write import (
     Unanswered,
-    example_for,
+    examples_for,
     kind_of,
     known_language,
     own_seeds,
@@ -198,10 +198,8 @@ async def _draft(
 ) -> Outcome:
     language = wanted.language or prompt_language(rules[0].text)
     names = _names(memory, rules[0], language)
-    seed_question = example_for(seeds or own_seeds(known_language(language)), wanted, number)
-    written = await write(
-        model, rules, wanted, seed_question=seed_question, number=number, names=names
-    )
+    examples = examples_for(seeds or own_seeds(known_language(language)), wanted, number)
+    written = await write(model, rules, wanted, examples=examples, number=number, names=names)
     if isinstance(written, Rejected):
         return written
     names += _mentions(memory, rules[0], written.stem) if names else ()

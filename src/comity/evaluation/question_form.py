@@ -54,7 +54,7 @@ _NAMES_LETTERS = re.compile(
 )
 
 _CONNECTIVE = re.compile(
-    r"因为|由于|所以|因此|如果|[,，、;；:：]|\b(?:because|since|as|so|if|when|therefore|the|an?)\b",
+    r"因为|由于|(?<!\d)[,，、;；:：]|[,，、;；:：](?!\d)|\b(?:because|since|the|an?)\b",
     re.IGNORECASE,
 )
 

@@ -1,15 +1,13 @@
 """One exam question about gathered rules, written by a model in one schema-checked call.
 
 The model gives the right answer and three wrong ones, and code draws the letter: a small model
-that has to name a letter itself often names another one than it means. It says first what the
-rules say, before it writes the question, so that the answers follow from that.
+that has to name a letter itself often names another one than it means.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -28,9 +26,6 @@ from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRe
 _MAX_TOKENS = 500
 _SHARE = 10  # drafts in a row with the same example of a kind
 
-_FULL_STOP_ZH = "。"
-_FIRST_SENTENCE = re.compile(rf".*?(?:{_FULL_STOP_ZH}|\.(?=\s))", re.DOTALL)
-
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -38,19 +33,12 @@ class _Written(BaseModel):
     """The form of the model's answer."""
 
     model_config = ConfigDict(extra="forbid")
-    says: _Text
     stem: _Text
     right: _Text
     wrong_1: _Text
     wrong_2: _Text
     wrong_3: _Text
-    why_wrong: _Text
-
-    @property
-    def analysis(self) -> str:
-        """What the rules say, and why the other answers are wrong."""
-        between = "" if self.says.endswith(_FULL_STOP_ZH) else " "
-        return f"{self.says}{between}{self.why_wrong}"
+    analysis: _Text
 
 
 class Unanswered(Rejected):
@@ -62,7 +50,7 @@ async def write(
     rules: Sequence[Rule],
     wanted: Wanted,
     *,
-    seed_question: Question | None,
+    examples: Sequence[Question] = (),
     number: int,
     names: Sequence[str] = (),
 ) -> Question | Rejected:
@@ -75,7 +63,7 @@ async def write(
     """
     words = wording(wanted.language or prompt_language(rules[0].text))
     request = Request(
-        messages=_messages(words, rules, kind_of(wanted, number), seed_question, names),
+        messages=_messages(words, rules, kind_of(wanted, number), examples, names),
         max_tokens=_MAX_TOKENS,
         temperature=wanted.temperature,
         seed=wanted.seed + number,
@@ -147,25 +135,26 @@ def kind_of(wanted: Wanted, number: int) -> Literal["scenario", "concept"]:
     return random.Random(f"kind {wanted.seed} {number}").choice(wanted.kinds)
 
 
-def example_for(seeds: Sequence[Question], wanted: Wanted, number: int) -> Question:
-    """One of the seed questions, of the wanted kind where there is one.
+def examples_for(seeds: Sequence[Question], wanted: Wanted, number: int) -> tuple[Question, ...]:
+    """Seed questions for a draft, at most `wanted.examples`, of its kind where there are any.
 
-    Drafts in a row share it, so that a model's prefix cache can keep it.
+    Drafts in a row share them, so that a model's prefix cache can keep them.
     """
     kind = kind_of(wanted, number)
-    alike = [seed for seed in seeds if seed.kind == kind]
-    return random.Random(f"example {wanted.seed} {number // _SHARE}").choice(alike or list(seeds))
+    alike = [seed for seed in seeds if seed.kind == kind] or list(seeds)
+    draw = random.Random(f"example {wanted.seed} {kind} {number // _SHARE}")
+    return tuple(draw.sample(alike, min(wanted.examples, len(alike))))
 
 
 def _messages(
     words: Mapping[str, Any],
     rules: Sequence[Rule],
     kind: str,
-    example: Question | None,
+    examples: Sequence[Question],
     names: Sequence[str],
 ) -> tuple[Message, ...]:
     turns = [Message(role="system", content=words["instructions"].strip())]
-    if example is not None:
+    for example in examples:
         asked = _ask(words, example.principle.splitlines(), example.kind, ())
         turns.append(Message(role="user", content=asked))
         turns.append(Message(role="assistant", content=_as_written(example)))
@@ -187,12 +176,9 @@ def _as_written(question: Question) -> str:
     """A seed question in the form that the model is to answer in."""
     right = LETTERS.index(question.answer)
     wrong = [option for at, option in enumerate(question.options) if at != right]
-    first = _FIRST_SENTENCE.match(question.analysis)
-    says = first.group() if first else question.analysis
-    fields = {"says": says, "stem": question.stem, "right": question.options[right]}
+    fields = {"stem": question.stem, "right": question.options[right]}
     fields |= {f"wrong_{n}": option for n, option in enumerate(wrong[:3], start=1)}
-    fields["why_wrong"] = question.analysis[len(says) :].strip() or question.analysis
-    return json.dumps(fields, ensure_ascii=False)
+    return json.dumps(fields | {"analysis": question.analysis}, ensure_ascii=False)
 
 
 def known_language(language: str) -> str:
