@@ -4,6 +4,10 @@
 not part of this project) to a model by `comity exam run`, and publishes what came out. A stopped
 benchmark continues where it was. `--generated EXAM.jsonl` adds the share of generated questions
 that survived, from the files that `comity exam generate` has left.
+
+The sets with gold rules and the Chinese ones without are asked under OPO's laws and codes. For
+H-Social the rules are `social_norms.csv`: what taboo, normal and expected mean. OPO took rules for
+it from NormBank, which is not at hand.
 """
 
 from __future__ import annotations
@@ -13,33 +17,58 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.opo import rule_files
 from benchmarks.quality import memory_of
 from benchmarks.report import Measure, publish
 from comity.evaluation.exams import read_exam
 from comity.evaluation.runs import Item, Mode, Run
-from comity.evaluation.score import Score, compare, of, overhead_share, scores
+from comity.evaluation.score import Interval, Score, compare, of, overhead_share, scores
 
 WITH_GOLD = ("a_law", "a_professional_morality")
-WITHOUT_GOLD = ("h_law", "h_basic_morality", "h_social_morality")
+BY_PEOPLE = ("h_law", "h_basic_morality")
+SOCIAL = ("h_social_morality",)
 SEED = 1
+SOCIAL_NORMS = Path(__file__).with_name("social_norms.csv")
+
+# The questions on which the form of the prompt was chosen (docs/design/exams.md), by their ids.
+TUNED_ON = {
+    "a_law": "111 255 206 403 312 284 187 267 159 117 270 218 389 244 86 364 248 263 150 311",
+    "a_professional_morality": "220 254 159 194 123 37 109 87 106 102 18 82 206 208 238 216 67 77 "
+    "2 99",
+}
 _GOALS = {"gain_points": "> 0", "oracle_gap_points": "<= 2"}
+
+
+class Sitting(NamedTuple):
+    """Sets that are asked in one run, under one memory."""
+
+    name: str
+    """Folder of the run."""
+    sets: tuple[str, ...]
+    modes: str
+    limit: int
+    rules: tuple[Path, ...]
+    place: str
 
 
 def main() -> None:
     """Run what is asked for, then publish `results/exams.json` and the table in the README."""
     asked = _arguments()
-    runs = []
-    if asked.limit:
-        runs.append(_run(asked, WITH_GOLD, "base,comity,oracle", asked.limit))
-    if asked.h_limit:
-        runs.append(_run(asked, WITHOUT_GOLD, "base,comity", asked.h_limit))
+    opo = tuple(rule_files(asked.data))
+    sittings = (
+        Sitting("a", WITH_GOLD, "base,comity,oracle", asked.limit, opo, "CN"),
+        Sitting("h", BY_PEOPLE, "base,comity", asked.h_limit, opo, "CN"),
+        Sitting(
+            "s", ("h_social_morality",), "base,comity", asked.h_limit, (SOCIAL_NORMS,), "world"
+        ),
+    )
+    runs = [_run(asked, sitting) for sitting in sittings if sitting.limit]
     measures = [measure for run in runs for measure in _measures(run)]
     if asked.generated:
         measures.append(_survived(asked.generated))
-    items = [item for run in runs for item in run.latest().values()]
-    measures += _overhead(items)
+    measures += _overhead([item for run in runs for item in run.latest().values()])
     publish("exams", measures)
 
 
@@ -55,17 +84,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(asked: argparse.Namespace, names: Sequence[str], modes: str, limit: int) -> Run:
+def _run(asked: argparse.Namespace, sitting: Sitting) -> Run:
     asked.runs.mkdir(parents=True, exist_ok=True)
-    memory = asked.runs / "opo.db"
-    memory_of(rule_files(asked.data), memory).close()
-    folder = asked.runs / "-".join(name.split("_")[0] for name in names[:1])
-    questions = [asked.data / "questions" / f"{name}.csv" for name in names]
+    memory = asked.runs / ("social.db" if sitting.name == "s" else "opo.db")
+    memory_of(sitting.rules, memory).close()
+    folder = asked.runs / sitting.name
+    questions = [asked.data / "questions" / f"{name}.csv" for name in sitting.sets]
     command = [sys.executable, "-m", "comity", "--memory", f"sqlite:///{memory}", "exam", "run"]
     command += [part for file in questions for part in ("--questions", str(file))]
-    command += ["--modes", modes, "--limit", str(limit), "--seed", str(SEED), "--place", "CN"]
-    command += ["--model", asked.model, "--timeout", "900", "--out", str(folder), "--resume"]
-    command += ["--parallel", "1"]
+    command += ["--modes", sitting.modes, "--limit", str(sitting.limit), "--seed", str(SEED)]
+    command += ["--place", sitting.place, "--model", asked.model, "--timeout", "900"]
+    command += ["--parallel", "1", "--out", str(folder), "--resume"]
     if asked.base_url:
         command += ["--base-url", asked.base_url]
     subprocess.run(command, check=True)
@@ -80,6 +109,10 @@ def _measures(run: Run) -> Iterator[Measure]:
         yield from _compared(items, exam, "gain_points", "base", "comity")
         if exam in WITH_GOLD:
             yield from _compared(items, exam, "oracle_gap_points", "comity", "oracle")
+            tuned = set(TUNED_ON[exam].split())
+            others = [item for item in items if item.question not in tuned]
+            yield from _compared(others, exam, "untuned_gain_points", "base", "comity")
+            yield from _compared(others, exam, "untuned_oracle_gap_points", "comity", "oracle")
 
 
 def _accuracy(score: Score, run: Run) -> Measure:
@@ -105,10 +138,16 @@ def _compared(
         measure=f"{exam}.{name}",
         value=round(100 * paired.difference, 2),
         unit="points",
-        goal=_GOALS[name] if exam in WITH_GOLD else "not below 0 beyond its interval",
+        goal=_GOALS.get(name, "") if exam in WITH_GOLD else "not below 0 beyond its interval",
         note=f"{after} minus {before}, {paired.questions} questions: {paired.gained} gained, "
-        f"{paired.lost} lost, McNemar p {paired.p:.2g}",
+        f"{paired.lost} lost, McNemar p {paired.p:.2g}{_within(paired.interval)}",
     )
+
+
+def _within(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f"; 95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 def _survived(file: Path) -> Measure:
