@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import cast
 
 from pydantic import Field
 
 from comity.alignment import decisions
+from comity.alignment.checks import Judge, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.enforce import Enforced, disclosed, enforce, stopped
 from comity.alignment.precedence import rule_on
+from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
-from comity.models.chat import ChatModel
+from comity.models.chat import ChatModel, complete
 from comity.records import (
     WORLD,
     Answer,
@@ -26,10 +30,10 @@ from comity.records import (
     Record,
     Reply,
     Request,
-    Rule,
     RuleRef,
     Ruling,
     Scope,
+    Usage,
 )
 from comity.retrieval.search import Found, Reranker, search
 
@@ -49,6 +53,9 @@ class Options(Record):
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
     temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
     seed: int | None = Field(None, description="For sampling that can be repeated.")
+    release: Release = Field("strict", description="When text leaves (see `release`).")
+    rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
+    judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
 
 
 class Aligner:
@@ -66,11 +73,14 @@ class Aligner:
         model: ChatModel,
         options: Options = Options(),  # noqa: B008 - frozen
         *,
+        judge: ChatModel | None = None,
         reranker: Reranker | None = None,
     ) -> None:
+        """`judge` checks what code cannot; without one that is recorded as not checked."""
         self.memory = memory
         self.model = model
         self.options = options
+        self.judge = Judge(judge, options.judge_timeout) if judge else None
         self.reranker = reranker
 
     async def answer(
@@ -97,7 +107,9 @@ class Aligner:
     ) -> AsyncIterator[str | Answer]:
         """The answer's text piece by piece, and as the last item the whole `Answer`.
 
-        The pieces leave before the decision is recorded; `answer` releases nothing unrecorded.
+        Where a rule in force has a consequence and can be checked, `options.release` says when
+        text leaves; text that waited for its checks leaves after the decision is recorded.
+        `answer` releases nothing unrecorded.
         """
         watch = Stopwatch()
         conversation = as_conversation(question)
@@ -105,18 +117,83 @@ class Aligner:
             scope, found, ruling = await asyncio.to_thread(self.rule, conversation, scope)
         with watch("compose"):
             prompt = self.compose(ruling, found, conversation, scope)
-        reply: Reply | None = None
+        checked = [rule for rule in to_check(ruling.kept) if can_check(rule, self.judge)]
+        gate = Gate(checked, self.options.release)
         with watch("model"):
-            async for piece in self.model.stream(self._request(prompt)):
+            async with aclosing(self._write(prompt, gate)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Reply):
+                        reply = piece
+                    else:
+                        yield piece
+        with watch("checks"):
+            enforced = await self._enforce(reply, gate, conversation, prompt, ruling)
+        decision = self._record(conversation, scope, found, ruling, prompt, reply, enforced, watch)
+        decision = decision.model_copy(update={"release": gate.release})
+        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        if rest := enforced.text.removeprefix(gate.released):
+            yield rest
+        yield Answer(text=enforced.text, citations=decision.citations, decision=decision)
+
+    async def _write(self, prompt: Prompt, gate: Gate) -> AsyncGenerator[str | Reply]:
+        """What may leave of the model's answer as it comes, and last its reply.
+
+        An answer that the gate stopped is not read further. Raises `ModelNonsense` for an empty
+        one.
+        """
+        text, reply = "", None
+        stream = cast(
+            "AsyncGenerator[str | Reply]", self.model.stream(self._request(prompt.messages))
+        )
+        async with aclosing(stream):
+            async for piece in stream:
                 if isinstance(piece, Reply):
                     reply = piece
-                else:
-                    yield piece
+                    continue
+                text += piece
+                for part in gate.take(piece):
+                    yield part
+                if gate.stopped_by:
+                    break
+        for part in gate.finish():
+            yield part
+        if gate.stopped_by:
+            reply = Reply(text=text, model=self.model.name, finish_reason="content_filter")
         if reply is None or not reply.text.strip():
             raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
-        decision = self._record(_query(conversation), scope, found, ruling, prompt, reply, watch)
-        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
-        yield Answer(text=reply.text, citations=decision.citations, decision=decision)
+        yield reply
+
+    async def _enforce(
+        self,
+        reply: Reply,
+        gate: Gate,
+        conversation: Sequence[Message],
+        prompt: Prompt,
+        ruling: Ruling,
+    ) -> Enforced:
+        """Check the answer; have it rewritten, or withhold it, as far as it has not left."""
+        asked = _asked(conversation)[-1]
+
+        async def checked(text: str) -> tuple[Finding, ...]:
+            return await check(asked, text, ruling.kept, prompt.rules, self.judge)
+
+        async def ask(messages: tuple[Message, ...]) -> Reply:
+            return await complete(self.model, self._request(messages))
+
+        language = prompt_language(asked)
+        if gate.stopped_by:
+            return stopped(reply.text, gate.released, gate.stopped_by, ruling.kept, language)
+        if gate.released:
+            return disclosed(reply.text, await checked(reply.text))
+        return await enforce(
+            reply.text,
+            prompt.messages,
+            ruling.kept,
+            check=checked,
+            ask=ask,
+            rounds=self.options.rounds,
+            language=language,
+        )
 
     def rule(self, question: str | Sequence[Message], given: Scope) -> tuple[Scope, Found, Ruling]:
         """Scope, search and ruling for a question or conversation: all before the prompt.
@@ -153,9 +230,9 @@ class Aligner:
             language=prompt_language(_asked(conversation)[-1]),
         )
 
-    def _request(self, prompt: Prompt) -> Request:
+    def _request(self, messages: tuple[Message, ...]) -> Request:
         return Request(
-            messages=prompt.messages,
+            messages=messages,
             max_tokens=self.options.max_tokens,
             temperature=self.options.temperature,
             seed=self.options.seed,
@@ -163,22 +240,24 @@ class Aligner:
 
     def _record(
         self,
-        question: str,
+        conversation: Sequence[Message],
         scope: Scope,
         found: Found,
         ruling: Ruling,
         prompt: Prompt,
         reply: Reply,
+        enforced: Enforced,
         watch: Stopwatch,
     ) -> Decision:
-        cited = cite(reply.text, prompt.rules)
+        cited = cite(enforced.text, prompt.rules)
+        last = enforced.replies[-1] if enforced.replies else reply
         return Decision(
             id=decisions.new_id(),
             tenant=scope.tenant,
             made_at=self.memory.clock(),
             revision=found.revision,
             scope=scope,
-            question=question,
+            question=_query(conversation),
             hits=tuple(
                 RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
                 for hit in found.hits
@@ -188,13 +267,16 @@ class Aligner:
             left_out=tuple(decisions.refs(prompt.left_out)),
             prompt_sha256=decisions.prompt_hash(prompt.messages),
             model=reply.model or self.model.name,
-            answer=reply.text,
-            finish_reason=reply.finish_reason,
+            answer=enforced.text,
+            finish_reason="content_filter" if enforced.withheld else last.finish_reason,
             citations=cited.citations,
             unknown_marks=cited.unknown,
-            findings=tuple(_unchecked(ruling.kept)),
+            findings=enforced.findings,
+            attempts=enforced.attempts,
+            withheld=enforced.withheld,
+            disclosed=enforced.disclosed,
             timings=watch.seconds,
-            usage=reply.usage,
+            usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
         )
 
 
@@ -233,12 +315,8 @@ def _asked(conversation: Sequence[Message]) -> list[str]:
     return [turn.content for turn in conversation if turn.role == "user"]
 
 
-def _unchecked(rules: Sequence[Rule]) -> Iterator[Finding]:
-    for rule in rules:
-        if rule.enforcement != "advise":
-            yield Finding(
-                rule=rule.id,
-                version=rule.version,
-                outcome="not_checked",
-                reason="answers are not checked in this version of Comity",
-            )
+def _sum(*usages: Usage) -> Usage:
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )

@@ -11,8 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from comity.alignment.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
 from comity.errors import ExamError
-from comity.evaluation.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
 from comity.models.chat import ChatModel
 from comity.records import VERBATIM, Record
 

@@ -176,7 +176,7 @@ def version_of(language: str) -> str:
 
 @cache
 def _wording(language: str) -> Mapping[str, str]:
-    file = files("comity.evaluation") / "prompts" / f"judge_{language}.toml"
+    file = files("comity.alignment") / "prompts" / f"judge_{language}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.errors import ExamError, ModelError, ModelMissing, ModelTimeout
-from comity.evaluation.judge import (
+from comity.alignment.judge import (
     Criterion,
     Judgement,
     criterion_of,
@@ -19,6 +18,7 @@ from comity.evaluation.judge import (
     judge_request,
     version_of,
 )
+from comity.errors import ExamError, ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.judge_check import Case, check_judge, read_cases
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Request, Rule
