@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.alignment.checks import Judge, by_code, check, check_patterns, needs_judge
+from comity.alignment.checks import Judge, by_code, check, needs_judge
 from comity.errors import ModelError, RuleError
+from comity.memory.patterns import check_patterns
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Enforcement, Finding, Rule
 

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from comity.alignment.cite import cite
 from comity.alignment.judge import Judgement, criterion_of, judge
-from comity.errors import ModelError, RuleError
+from comity.errors import ModelError
+from comity.memory.patterns import compiled
 from comity.models.chat import ChatModel
 from comity.records import Check, Finding, Outcome, Rule
 
-if TYPE_CHECKING:
-    import re
-
 _SHOWN = 80
-_LONGEST_PATTERN = 2000
 
 
 class Judge(NamedTuple):
@@ -82,39 +78,6 @@ def can_check(rule: Rule, judge: Judge | None) -> bool:
     return judge is not None or not (rule.check is None or rule.check == _judged_only(rule.check))
 
 
-def check_patterns(rule: Rule) -> None:
-    """Raises `RuleError` for a pattern of the rule's check that RE2 cannot use."""
-    for name in ("must_match", "must_not_match"):
-        pattern: str = getattr(rule.check, name) if rule.check else ""
-        if len(pattern) > _LONGEST_PATTERN:
-            raise RuleError(
-                f"rule {rule.id!r}: check.{name} has {len(pattern)} characters, "
-                f"{_LONGEST_PATTERN} are the most: split it over several rules"
-            )
-        if pattern:
-            try:
-                _compiled(pattern)
-            except ValueError as error:
-                raise RuleError(
-                    f"rule {rule.id!r}: check.{name} is no RE2 pattern: {error} (RE2 knows no "
-                    "look-around and no back-references)"
-                ) from error
-
-
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        compiled: re.Pattern[str] = re2.compile(pattern, options)
-    except re2.error as error:
-        told = error.args[0] if error.args else "unknown error"
-        raise ValueError(told.decode() if isinstance(told, bytes) else str(told)) from error
-    return compiled
-
-
 def _by_code(rule: Rule, answer: str) -> Finding:
     if rule.check is None or rule.check == _judged_only(rule.check):
         return _finding(rule, "not_checked", "nobody", "code cannot check it")
@@ -130,14 +93,14 @@ def _judged_only(check: Check) -> Check:
 
 
 def _said_wrong(check: Check, answer: str) -> Iterator[str]:
-    if check.must_not_match and (found := _compiled(check.must_not_match).search(answer)):
+    if check.must_not_match and (found := compiled(check.must_not_match).search(answer)):
         yield f"it says {_short(found[0])!r}"
     if check.longest and len(answer) > check.longest:
         yield f"it is longer than {check.longest} characters"
 
 
 def _not_said(check: Check, answer: str) -> Iterator[str]:
-    if check.must_match and not _compiled(check.must_match).search(answer):
+    if check.must_match and not compiled(check.must_match).search(answer):
         yield f"nothing in it matches {_short(check.must_match)!r}"
     if check.must_contain and _plain(check.must_contain) not in _plain(answer):
         yield f"it does not say {_short(check.must_contain)!r}"
