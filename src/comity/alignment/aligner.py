@@ -14,7 +14,7 @@ from comity.alignment import decisions
 from comity.alignment.checks import Judge, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
-from comity.alignment.enforce import Enforced, disclosed, enforce, stopped
+from comity.alignment.enforce import Ask, Enforced, disclosed, enforce, stopped
 from comity.alignment.precedence import rule_on
 from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
@@ -58,13 +58,28 @@ class Options(Record):
     judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
 
 
+class Case(Record):
+    """One question or conversation, with the rules that are in force for it."""
+
+    conversation: tuple[Message, ...] = Field(description="All turns, as they were given.")
+    scope: Scope = Field(description="For whom, where and when.")
+    found: Found = Field(description="What search found.")
+    ruling: Ruling = Field(description="The rules in force, and what gave way.")
+    prompt: Prompt = Field(description="What the model is sent.")
+
+    @property
+    def asked(self) -> str:
+        """The last question."""
+        return _asked(self.conversation)[-1]
+
+
 class Aligner:
     """Answers with any chat model, under the rules of a memory.
 
     The method is OPO's (Align on the Fly, arXiv 2312.15907): the rules that apply are found and
     put before the question at inference time. Beyond it, the scope decides which rules can apply
-    before anything is ranked, conflicts are decided by precedence, and each answer leaves a
-    decision record.
+    before anything is ranked, conflicts are decided by precedence, the answer is checked, and
+    each one leaves a decision record.
     """
 
     def __init__(
@@ -112,41 +127,84 @@ class Aligner:
         `answer` releases nothing unrecorded.
         """
         watch = Stopwatch()
-        conversation = as_conversation(question)
-        with watch("search"):
-            scope, found, ruling = await asyncio.to_thread(self.rule, conversation, scope)
-        with watch("compose"):
-            prompt = self.compose(ruling, found, conversation, scope)
-        checked = [rule for rule in to_check(ruling.kept) if can_check(rule, self.judge)]
-        gate = Gate(checked, self.options.release)
+        case = await asyncio.to_thread(self.prepare, question, scope, watch)
+        gate = self.gate(case)
         with watch("model"):
-            async with aclosing(self._write(prompt, gate)) as pieces:
+            async with aclosing(self._write(case, gate)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Reply):
                         reply = piece
                     else:
                         yield piece
-        with watch("checks"):
-            enforced = await self._enforce(reply, gate, conversation, prompt, ruling)
-        decision = self._record(conversation, scope, found, ruling, prompt, reply, enforced, watch)
-        decision = decision.model_copy(update={"release": gate.release})
-        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
-        if rest := enforced.text.removeprefix(gate.released):
+        answer = await self.settle(case, reply, gate, self._ask, watch)
+        if rest := answer.text.removeprefix(gate.released):
             yield rest
-        yield Answer(text=enforced.text, citations=decision.citations, decision=decision)
+        yield answer
 
-    async def _write(self, prompt: Prompt, gate: Gate) -> AsyncGenerator[str | Reply]:
+    def prepare(self, question: str | Sequence[Message], given: Scope, watch: Stopwatch) -> Case:
+        """All before the model: the scope, the search, the ruling and the prompt.
+
+        The last three user turns are searched; the scope is read from the newest turn that
+        names a place, and from the newest that names an audience.
+        """
+        conversation = as_conversation(question)
+        turns = _asked(conversation)
+        with watch("search"):
+            scope = locate(self.memory, turns, given, default_place=self.options.place)
+            found = search(
+                self.memory,
+                _query(conversation),
+                scope,
+                k=self.options.hits,
+                relevance=self.options.relevance,
+                reranker=self.reranker,
+            )
+            ruling = rule_on(found.candidates, self.memory.authorities)
+        with watch("compose"):
+            prompt = compose(
+                ruling,
+                conversation,
+                scope,
+                hits=found.hits,
+                budget=self.options.budget,
+                count_tokens=self.model.count_tokens,
+                name_place=self.memory.gazetteer(scope.tenant).name,
+                may_be_incomplete=self.options.incomplete_note,
+                language=prompt_language(turns[-1]),
+            )
+        return Case(
+            conversation=conversation, scope=scope, found=found, ruling=ruling, prompt=prompt
+        )
+
+    def gate(self, case: Case) -> Gate:
+        """What lets the answer's text go, as the options and the rules in force say."""
+        checked = [rule for rule in to_check(case.ruling.kept) if can_check(rule, self.judge)]
+        return Gate(checked, self.options.release)
+
+    async def settle(
+        self, case: Case, reply: Reply, gate: Gate, ask: Ask, watch: Stopwatch
+    ) -> Answer:
+        """Check an answer, have it rewritten or withhold it, and record what was decided.
+
+        `ask` asks the model again. What has left through the gate stays as it is. Raises
+        `ModelError` where the model fails to rewrite, `StoreError` where the record fails.
+        """
+        with watch("checks"):
+            enforced = await self._enforce(case, reply, gate, ask)
+        decision = self._record(case, reply, enforced, gate, watch)
+        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        return Answer(text=enforced.text, citations=decision.citations, decision=decision)
+
+    async def _write(self, case: Case, gate: Gate) -> AsyncGenerator[str | Reply]:
         """What may leave of the model's answer as it comes, and last its reply.
 
         An answer that the gate stopped is not read further. Raises `ModelNonsense` for an empty
         one.
         """
         text, reply = "", None
-        stream = cast(
-            "AsyncGenerator[str | Reply]", self.model.stream(self._request(prompt.messages))
-        )
-        async with aclosing(stream):
-            async for piece in stream:
+        stream = self.model.stream(self._request(case.prompt.messages))
+        async with aclosing(cast("AsyncGenerator[str | Reply]", stream)) as pieces:
+            async for piece in pieces:
                 if isinstance(piece, Reply):
                     reply = piece
                     continue
@@ -163,72 +221,8 @@ class Aligner:
             raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
         yield reply
 
-    async def _enforce(
-        self,
-        reply: Reply,
-        gate: Gate,
-        conversation: Sequence[Message],
-        prompt: Prompt,
-        ruling: Ruling,
-    ) -> Enforced:
-        """Check the answer; have it rewritten, or withhold it, as far as it has not left."""
-        asked = _asked(conversation)[-1]
-
-        async def checked(text: str) -> tuple[Finding, ...]:
-            return await check(asked, text, ruling.kept, prompt.rules, self.judge)
-
-        async def ask(messages: tuple[Message, ...]) -> Reply:
-            return await complete(self.model, self._request(messages))
-
-        language = prompt_language(asked)
-        if gate.stopped_by:
-            return stopped(reply.text, gate.released, gate.stopped_by, ruling.kept, language)
-        if gate.released:
-            return disclosed(reply.text, await checked(reply.text))
-        return await enforce(
-            reply.text,
-            prompt.messages,
-            ruling.kept,
-            check=checked,
-            ask=ask,
-            rounds=self.options.rounds,
-            language=language,
-        )
-
-    def rule(self, question: str | Sequence[Message], given: Scope) -> tuple[Scope, Found, Ruling]:
-        """Scope, search and ruling for a question or conversation: all before the prompt.
-
-        The last three user turns are searched; the scope is read from the newest turn that
-        names a place, and from the newest that names an audience.
-        """
-        conversation = as_conversation(question)
-        turns = _asked(conversation)
-        scope = locate(self.memory, turns, given, default_place=self.options.place)
-        found = search(
-            self.memory,
-            _query(conversation),
-            scope,
-            k=self.options.hits,
-            relevance=self.options.relevance,
-            reranker=self.reranker,
-        )
-        return scope, found, rule_on(found.candidates, self.memory.authorities)
-
-    def compose(
-        self, ruling: Ruling, found: Found, conversation: Sequence[Message], scope: Scope
-    ) -> Prompt:
-        """The prompt for a ruling, in the language of the last question."""
-        return compose(
-            ruling,
-            conversation,
-            scope,
-            hits=found.hits,
-            budget=self.options.budget,
-            count_tokens=self.model.count_tokens,
-            name_place=self.memory.gazetteer(scope.tenant).name,
-            may_be_incomplete=self.options.incomplete_note,
-            language=prompt_language(_asked(conversation)[-1]),
-        )
+    async def _ask(self, messages: tuple[Message, ...]) -> Reply:
+        return await complete(self.model, self._request(messages))
 
     def _request(self, messages: tuple[Message, ...]) -> Request:
         return Request(
@@ -238,34 +232,46 @@ class Aligner:
             seed=self.options.seed,
         )
 
+    async def _enforce(self, case: Case, reply: Reply, gate: Gate, ask: Ask) -> Enforced:
+        kept, language = case.ruling.kept, prompt_language(case.asked)
+
+        async def checked(text: str) -> tuple[Finding, ...]:
+            return await check(case.asked, text, kept, case.prompt.rules, self.judge)
+
+        if gate.stopped_by:
+            return stopped(reply.text, gate.released, gate.stopped_by, kept, language)
+        if gate.released:
+            return disclosed(reply.text, await checked(reply.text))
+        return await enforce(
+            reply.text,
+            case.prompt.messages,
+            kept,
+            check=checked,
+            ask=ask,
+            rounds=self.options.rounds,
+            language=language,
+        )
+
     def _record(
-        self,
-        conversation: Sequence[Message],
-        scope: Scope,
-        found: Found,
-        ruling: Ruling,
-        prompt: Prompt,
-        reply: Reply,
-        enforced: Enforced,
-        watch: Stopwatch,
+        self, case: Case, reply: Reply, enforced: Enforced, gate: Gate, watch: Stopwatch
     ) -> Decision:
-        cited = cite(enforced.text, prompt.rules)
+        cited = cite(enforced.text, case.prompt.rules)
         last = enforced.replies[-1] if enforced.replies else reply
         return Decision(
             id=decisions.new_id(),
-            tenant=scope.tenant,
+            tenant=case.scope.tenant,
             made_at=self.memory.clock(),
-            revision=found.revision,
-            scope=scope,
-            question=_query(conversation),
+            revision=case.found.revision,
+            scope=case.scope,
+            question=_query(case.conversation),
             hits=tuple(
                 RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
-                for hit in found.hits
+                for hit in case.found.hits
             ),
-            kept=tuple(decisions.refs(ruling.kept)),
-            overruled=tuple(decisions.overruled_refs(ruling)),
-            left_out=tuple(decisions.refs(prompt.left_out)),
-            prompt_sha256=decisions.prompt_hash(prompt.messages),
+            kept=tuple(decisions.refs(case.ruling.kept)),
+            overruled=tuple(decisions.overruled_refs(case.ruling)),
+            left_out=tuple(decisions.refs(case.prompt.left_out)),
+            prompt_sha256=decisions.prompt_hash(case.prompt.messages),
             model=reply.model or self.model.name,
             answer=enforced.text,
             finish_reason="content_filter" if enforced.withheld else last.finish_reason,
@@ -275,6 +281,7 @@ class Aligner:
             attempts=enforced.attempts,
             withheld=enforced.withheld,
             disclosed=enforced.disclosed,
+            release=gate.release,
             timings=watch.seconds,
             usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
         )
