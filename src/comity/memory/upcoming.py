@@ -12,7 +12,7 @@ from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.store import StoredRule
 from comity.memory.versions import in_force
-from comity.records import DEFAULT_TENANT, WORLD, Record, Rule, Time
+from comity.records import DEFAULT_TENANT, WORLD, Record, Rule, Scope, Time
 
 _INSTANT = timedelta(microseconds=1)
 
@@ -50,20 +50,26 @@ def upcoming(
     """
     if until < since:
         raise ValueError(f"{until:%Y-%m-%d} is before {since:%Y-%m-%d}: swap them")
+    memory.check_scope(Scope(tenant=tenant))
     where = memory.gazetteer(tenant).canonical(place)
     found = [
         change
         for stored in memory.rules(tenant=tenant)
-        for change in _changes(memory.history(stored.rule.id, tenant=tenant), since, until)
+        for change in changes_of(_versions(memory, stored), since, until)
         if _concerns(change, where, audience.casefold())
     ]
     return sorted(found, key=lambda change: (change.at, change.rule.id))
 
 
-def _changes(
-    versions: Sequence[StoredRule], since: datetime, until: datetime
-) -> Iterator[Upcoming]:
-    rules = [stored.rule for stored in versions]
+def _versions(memory: Memory, newest: StoredRule) -> list[Rule]:
+    rule = newest.rule
+    if rule.version == 1:
+        return [rule]
+    return [stored.rule for stored in memory.history(rule.id, tenant=rule.tenant)]
+
+
+def changes_of(rules: Sequence[Rule], since: datetime, until: datetime) -> Iterator[Upcoming]:
+    """What changes of one rule, whose versions are given, oldest first."""
     edges = {edge for rule in rules for edge in (rule.valid_from, rule.valid_to) if edge}
     for at in sorted(edge for edge in edges if since < edge <= until):
         before, after = in_force(rules, at - _INSTANT), in_force(rules, at)
