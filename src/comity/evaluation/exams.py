@@ -89,6 +89,7 @@ class Rejected(Record):
     """A generated question that did not pass, kept with the reasons."""
 
     rules: tuple[RuleRef, ...] = Field((), description="The rule versions it was made from.")
+    kind: Kind | Literal[""] = Field("", description="The kind that it was to have, if known.")
     stage: Literal["model", "form", "judge", "answer", "set"] = Field(
         description="Who turned it down: the writer itself, code, judge, trial or set."
     )
@@ -139,7 +140,8 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text)
     questions, bad = _sorted_out(rows)
     if bad and not skip_bad:
-        raise ExamError(f"{path}: {_told(bad)}. Mend them, or leave them out with --skip-bad")
+        advice = "Mend them (comity exam run can leave them out with --skip-bad)"
+        raise ExamError(f"{path}: {_told(bad)}. {advice}")
     if not questions:
         raise ExamError(f"{path} has no question" + (f" to be used: {_told(bad)}" if bad else ""))
     kept, repeated = _without_repeats(questions)
@@ -152,8 +154,8 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     )
 
 
-def write_exam(path: Path, questions: Iterable[Question]) -> None:
-    """Write questions as JSON Lines, at once or not at all. Raises `ExamError`."""
+def write_exam(path: Path, questions: Iterable[Question | Rejected]) -> None:
+    """Write questions, or rejected ones, as JSON Lines, at once or not at all. Raises `ExamError`."""
     lines = [question.model_dump_json(exclude_defaults=True) + "\n" for question in questions]
     part = path.with_name(path.name + ".part")
     try:
