@@ -214,6 +214,7 @@ def test_the_ruling_stands_in_the_log() -> None:
     assert "By-laws Article 1 (`lead`, version 1" in str(info.data)
     assert log.eval.metadata is not None
     assert (log.eval.metadata["revision"], log.eval.metadata["mode"]) == (2, "comity")
+    assert log.eval.metadata["turns"] is False
 
 
 @pytest.mark.parametrize("mode", ["base", "comity", "oracle"])

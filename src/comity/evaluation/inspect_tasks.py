@@ -231,6 +231,7 @@ def _question(state: TaskState) -> Question:
 def _about(read: Exam, mode: Mode, settings: Settings, memory: Memory | None) -> dict[str, Any]:
     """What a log says of the whole task."""
     return {
+        "turns": False,  # Inspect's scorers judge one answer: in one order of the options
         "exam": read.name,
         "exam_sha256": read.sha256,
         "mode": mode,
@@ -262,8 +263,8 @@ def put_question(mode: Mode, memory: Memory | None, options: ExamOptions) -> Sol
             else ChatMessageUser(content=message.content)
             for message in prepared.messages
         ]
-        state.metadata["comity"] = ruling_told(question, prepared)
-        transcript().info(ruling_text(question, prepared), source="comity")
+        state.metadata["comity"] = ruling_told(prepared)
+        transcript().info(ruling_text(prepared), source="comity")
         return await generate(state)
 
     return solve
