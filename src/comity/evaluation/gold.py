@@ -93,7 +93,8 @@ def _meant(entry: GoldEntry, location: str, by_name: _ByName) -> Rule | None:
 
     def fit(rule: Rule) -> tuple[bool, bool, float, bool, int]:
         own = _plain(rule.text)
-        there = bool(location) and location in (rule.title, rule.place, *rule.audience)
+        words = (rule.title, rule.place, *rule.audience)
+        there = bool(location) and any(location in each for each in words)
         active = rule.status == "active"  # a repeal keeps the text
         return (own == text, there, _likeness(own, text), active, rule.version)
 

@@ -152,7 +152,8 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
     memory = _open_memory(settings, mode)
     read = prepared(read, memory, settings.tenant)
     names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
-    options = ExamOptions(**{name: getattr(settings, name) for name in names})
+    given = {name: getattr(settings, name) for name in names}
+    options = ExamOptions(**given, turns=False)  # Inspect's scorers judge one answer
     return Task(
         dataset=MemoryDataset(
             [_sample(question) for question in _asked(read, mode, settings.seed)],
@@ -169,7 +170,7 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
             logprobs=True if logprobs else None,
             top_logprobs=_TOP_LOGPROBS if logprobs else None,
         ),
-        metadata=_about(read, mode, settings, memory),
+        metadata=_about(read, mode, settings, memory, options),
     )
 
 
@@ -228,10 +229,12 @@ def _question(state: TaskState) -> Question:
     return Question.model_validate(state.metadata["question"])
 
 
-def _about(read: Exam, mode: Mode, settings: Settings, memory: Memory | None) -> dict[str, Any]:
+def _about(
+    read: Exam, mode: Mode, settings: Settings, memory: Memory | None, options: ExamOptions
+) -> dict[str, Any]:
     """What a log says of the whole task."""
     return {
-        "turns": False,  # Inspect's scorers judge one answer: in one order of the options
+        "turns": options.turns,
         "exam": read.name,
         "exam_sha256": read.sha256,
         "mode": mode,
