@@ -353,6 +353,7 @@ def test_what_got_worse_from_run_to_run_is_named_and_shown(tmp_path: Path) -> No
     )
     modes: tuple[Mode, ...] = ("comity",)
     first = [item("pets", n, "comity", right(n) if n else wrong(n), asked=asked) for n in range(5)]
+    first[3] = first[3].model_copy(update={"sent": (RuleRef(id="dogs", version=1),)})
     later = [item("pets", n, "comity", wrong(n) if n == 3 else right(n)) for n in range(5)]
     runs = [
         made(tmp_path / name, [taken("pets", 5)], items, modes=modes)
@@ -365,7 +366,9 @@ def test_what_got_worse_from_run_to_run_is_named_and_shown(tmp_path: Path) -> No
     row = "| pets | comity | monday → tuesday | 5 | 3 | 1 | 1 | 0 | 0.0 |"
     assert row in made_report.markdown
     text = " ".join(Page(made_report.html).text.split())
-    assert f"{pair}: q3 right B, monday B, tuesday A What of dog 3?" in text
+    assert (
+        f"{pair}: q3 right B, monday B, tuesday A What of dog 3? Rules sent beforedogs@1" in text
+    )
     assert "[user] [R1] Dogs on a lead. What of dog 3? A. Yes B. No" in text
     assert f"{pair} q0 B → A What of dog 3?" in text
 

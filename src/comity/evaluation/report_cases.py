@@ -82,6 +82,7 @@ def _case(pair: Pair, change: Change) -> Case:
     before, after = change.before, change.after
     first, second = pair.labels
     facts = {
+        "Rules sent before": names_of(before.sent),
         "Rules sent": names_of(after.sent),
         "Gold rules": "\n".join(_gold(after)),
         "Ruling": names_of(after.kept),
