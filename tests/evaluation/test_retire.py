@@ -215,6 +215,9 @@ def test_what_somebody_said_of_a_question_stays(memory: Memory, status: str, sai
     assert review([asked], memory) == (asked,)
     memory.amend("pets-1", {"place": "CN", "valid_from": "2026-01-01"})
     assert review([asked], memory) == (asked,)
+    (flagged,) = review([question(1)], memory)
+    dropped = flagged.model_copy(update={"status": "retired"})  # on reading why it was flagged
+    assert review([flagged, dropped], memory) == (flagged, dropped)
 
 
 def test_what_somebody_flagged_is_retired_with_its_rule_and_both_reasons_stay(

@@ -112,7 +112,7 @@ def _headline(found: Mapping[str, Any]) -> str:
             f"({_percent(written['survived_share'])})"
         )
     if follow := found["survived"] - written["survived"]:
-        told.append(f"{follow} questions follow from the rules")
+        told.append(f"{follow} question{'s follow' if follow > 1 else ' follows'} from the rules")
     return "; ".join(told) or "no questions"
 
 

@@ -98,12 +98,14 @@ def _reviewed(question: Question, memory: Memory, tenant: str | None) -> Questio
         return question
     verdicts = list(_verdicts(question, memory, _scope(question, tenant)))
     standing = max((v.standing for v in verdicts), key=_ORDER.index, default="active")
-    reasons = [verdict.reason for verdict in verdicts if verdict.reason]
-    if not said_by_code(question):
-        if _ORDER.index(standing) <= _ORDER.index(question.status):
-            return question
-        reasons = [part for part in (question.reason, *reasons) if part]
-    return question.model_copy(update={"status": standing, "reason": "; ".join(reasons)})
+    reason = "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
+    by_code = said_by_code(question)
+    no_worse = _ORDER.index(standing) <= _ORDER.index(question.status)
+    if no_worse and (not by_code or question.reason == reason):
+        return question
+    if not by_code:
+        reason = "; ".join(part for part in (question.reason, reason) if part)
+    return question.model_copy(update={"status": standing, "reason": reason})
 
 
 def _verdicts(question: Question, memory: Memory, scope: Scope) -> Iterator[_Verdict]:
