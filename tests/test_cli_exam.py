@@ -20,6 +20,8 @@ import pytest
 from comity.cli.output import _lines
 from comity.evaluation.exams import Question, write_exam
 from comity.evaluation.runs import Item, Run
+from comity.memory.embed import HashEmbedder
+from comity.memory.memory import Memory
 from comity.records import RuleRef
 from comity_command import Command
 
@@ -207,6 +209,8 @@ def test_base_and_oracle_need_no_memory(comity: Command, endpoint: Endpoint) -> 
     assert Run.read(Path("r")).plan.revision is None
     assert comity(*run("--memory", "sqlite:///none.db", out="s")).exit_code == 4
     assert not Path("s").exists()
+    Memory.open("sqlite:///empty.db", embedder=HashEmbedder(8)).close()
+    comity.done(*run(*OPENAI, "--memory", "sqlite:///empty.db", out="t", modes="base"))
 
 
 @pytest.mark.parametrize(
@@ -398,6 +402,18 @@ def test_answers_asked_in_one_order_are_not_taken_over_by_a_run_of_several(
     assert "--changed r: it was asked with --no-turns" in result.stderr
 
 
+def test_answers_read_from_texts_of_another_length_are_not_taken_over(
+    comity: Command, endpoint: Endpoint
+) -> None:
+    comity.done(*run())
+    longer = ("--changed", "r", "--max-tokens", "999")
+    assert "6 asked, 0 taken over from r\n" in comity(*run(*longer, out="longer")).stderr
+    assert "0 asked, 6 taken over from r\n" in comity(*run("--changed", "r", out="s")).stderr
+    comity.done(*run(*OPENAI, out="told"))
+    told = comity(*run(*OPENAI, "--changed", "told", *longer[2:], out="kept"))
+    assert "0 asked, 6 taken over from told\n" in told.stderr
+
+
 def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity: Command) -> None:
     asked = [
         Question(
@@ -420,6 +436,16 @@ def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity
     comity.done("exam", "run", "--questions", "own.jsonl", "--modes", "base", "--out", "base")
     alone = Run.read(Path("base")).plan
     assert (list(alone.exams[0].retired), alone.memory) == (["on-leash"], "")
+
+    comity.write("other.jsonl", FAR)
+    comity.done("add", "other.jsonl", "--memory", "sqlite:///other.db")
+    strange = ("exam", "run", "--questions", "own.jsonl", "--memory", "sqlite:///other.db")
+    alone_there = comity(*strange, "--modes", "base", "--out", "strange")
+    assert alone_there.exit_code == 0, alone_there.output
+    assert "own is asked as it is: the memory knows none of the 2 rules" in alone_there.stderr
+    refused = comity(*strange, "--out", "refused")
+    assert refused.exit_code == 8
+    assert "own: the memory knows none of the 2 rules" in refused.stderr
 
     comity.done("rules", "repeal", "bells")
     gone = ("exam", "run", "--questions", "own.jsonl", "--out", "none", "--fail-under")

@@ -339,7 +339,7 @@ def test_an_answer_that_was_cut_counts_only_if_its_first_line_says_the_letter(
 ) -> None:
     model = Writer(text, finish_reason="length")
     answer = asyncio.run(tell(model, question(), ASKED, max_tokens=7))
-    cut = "; the answer was cut after 7 tokens: raise --max-tokens"
+    cut = "; the answer was cut at its longest: raise --max-tokens"
     assert (answer.letter, answer.not_scored) == (letter, reason and reason + cut)
     assert model.requests[-1].max_tokens == 7
 

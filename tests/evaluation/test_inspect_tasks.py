@@ -186,9 +186,10 @@ def test_where_nothing_is_scored_there_is_no_accuracy() -> None:
 
 
 def test_an_answer_that_was_cut_says_what_to_do() -> None:
-    log = taken(answering(said("Let me think about", stop="max_tokens")))
+    log = taken(answering(said("The answer is B. Or is", stop="max_tokens")))
     (score,) = (samples(log)["dogs"].scores or {}).values()
-    assert str(score.explanation).endswith("raise --max-tokens")
+    told = "B may not be its last word; the answer was cut at its longest: raise --max-tokens"
+    assert score.explanation == f"not scored: {told}"
 
 
 def test_an_empty_answer_is_no_response() -> None:

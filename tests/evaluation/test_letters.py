@@ -106,6 +106,7 @@ JUDGED = ("Taboo", "Normal", "Expected")
         ("The rule [R2] settles it. Answer: B [R2]", "B"),
         ("One might say the answer is A, but it is B.", "B"),
         ("Actually, the answer is C.", "C"),
+        ("The answer is B. The rule actually asks for a leash.", "B"),
         ("At least two days must pass, so the answer is C.", "C"),
         ("The most appropriate answer is A.", "A"),
         ("Answer: B\n\nA. wrong\nC. wrong\nD. wrong", "B"),

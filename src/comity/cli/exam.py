@@ -132,7 +132,7 @@ def run_command(
     they were written are not asked, in any mode, where there is a memory that says so.
     """
     from comity.evaluation.exams import read_exam
-    from comity.evaluation.run import Examiner, prepared
+    from comity.evaluation.run import Examiner
     from comity.evaluation.runs import Run
 
     if resume and out is None:
@@ -144,12 +144,13 @@ def run_command(
     try:
         if searched and memory is not None:
             _check_scope(session, memory)
-        exams = [prepared(exam, memory, session.settings.tenant) for exam in exams]
+        tenant = session.settings.tenant
+        exams = [_prepared(exam, memory, tenant, searched=searched) for exam in exams]
         model = session.open_model()
         options = _options(session, turns, max_tokens)
         used = memory if searched else None
         plan, todo = _plan(session, files, exams, modes, limit, used, model, options)
-        earlier = _earlier(changed, model.name, turns)
+        earlier = _earlier(changed, model.name, options)
         examiner = Examiner(model, memory, options, earlier)
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         if resume and not (folder / "run.json").exists():
@@ -169,10 +170,26 @@ def run_command(
 
 def _book(session: Session) -> Memory | None:
     """The memory's book of record, which says what has been retired; None where there is none."""
-    from comity.memory.memory import path_of
+    from comity.errors import NotFound
 
-    path = path_of(session.settings.memory)
-    return session.open_book() if path is not None and path.exists() else None
+    try:
+        return session.open_book()
+    except NotFound:
+        return None
+
+
+def _prepared(exam: Exam, memory: Memory | None, tenant: str, *, searched: bool) -> Exam:
+    """The exam as the rules now stand; as it is where none is searched and all are unknown."""
+    from comity.errors import ExamError
+    from comity.evaluation.run import prepared
+
+    try:
+        return prepared(exam, memory, tenant)
+    except ExamError as error:
+        if searched:
+            raise ExamError(f"{exam.name}: {error}") from error
+        note(f"{exam.name} is asked as it is: {error}")
+        return exam
 
 
 def _check_names(exams: Sequence[Exam], modes: tuple[Mode, ...], floors: Sequence[Floor]) -> None:
@@ -258,7 +275,8 @@ def _options(session: Session, turns: bool, max_tokens: int) -> ExamOptions:
     return ExamOptions(turns=turns, max_tokens=max_tokens, **given)
 
 
-def _earlier(folder: Path | None, model: str, turns: bool) -> Mapping[Key, Item]:
+def _earlier(folder: Path | None, model: str, options: ExamOptions) -> Mapping[Key, Item]:
+    """The answers of an earlier run that may stand."""
     from comity.errors import ExamError
     from comity.evaluation.runs import Run
 
@@ -270,10 +288,14 @@ def _earlier(folder: Path | None, model: str, turns: bool) -> Mapping[Key, Item]
             f"--changed {folder}: its answers are those of {run.plan.model}, not of {model}: "
             f"give --model {run.plan.model}, or leave --changed away"
         )
-    if run.plan.options.get("turns") != turns:
-        flag = "--no-turns" if turns else "--turns"
+    if run.plan.options.get("turns") != options.turns:
+        flag = "--no-turns" if options.turns else "--turns"
         raise ExamError(f"--changed {folder}: it was asked with {flag}: give it, too")
-    return run.latest()
+    if run.plan.options.get("max_tokens", 256) == options.max_tokens:
+        return run.latest()
+    # what was written may be longer or shorter now, and a letter that was cut off may be there
+    told = ("logprobs", "constrained")
+    return {key: item for key, item in run.latest().items() if item.scored_by in told}
 
 
 def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:

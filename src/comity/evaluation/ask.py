@@ -20,7 +20,7 @@ from comity.alignment.precedence import rule_on
 from comity.errors import ModelGarbled, ModelNonsense
 from comity.evaluation.exams import Question
 from comity.evaluation.gold import gold_texts
-from comity.evaluation.letters import Reading, read_letter
+from comity.evaluation.letters import read_cut, read_letter
 from comity.evaluation.runs import BUDGETS, Mode, ScoredBy
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
@@ -163,19 +163,9 @@ async def _read(model: ChatModel, question: Question, request: Request) -> Told:
     except ModelNonsense as error:
         nothing = Reply(text="", model=model.name, usage=Usage())
         return Told("", "", nothing, {}, str(error))
-    reading = read_letter(reply.text, question.options)
-    if reply.finish_reason == "length":
-        reading = _read_although_cut(reply.text, reading, question, request.max_tokens)
+    read = read_cut if reply.finish_reason == "length" else read_letter
+    reading = read(reply.text, question.options)
     return Told(reading.letter, "text" if reading.letter else "", reply, {}, reading.reason)
-
-
-def _read_although_cut(text: str, reading: Reading, question: Question, limit: int) -> Reading:
-    """The letter of an answer cut at its longest: only if its first line says it by itself."""
-    line, ended, _ = text.lstrip().partition("\n")
-    if reading.letter and ended and read_letter(line, question.options) == reading:
-        return reading
-    why = reading.reason or f"{reading.letter} may not be its last word"
-    return Reading(reason=f"{why}; the answer was cut after {limit} tokens: raise --max-tokens")
 
 
 @cache

@@ -18,7 +18,7 @@ from comity.errors import ExamError, MissingExtra, NotFound, SettingsError
 from comity.evaluation.ask import ExamOptions, put
 from comity.evaluation.exams import Exam, Question, read_exam
 from comity.evaluation.inspect_ruling import ruling_text, ruling_told
-from comity.evaluation.letters import read_letter
+from comity.evaluation.letters import read_cut, read_letter
 from comity.evaluation.run import names_gold, prepared, sample
 from comity.evaluation.runs import MODES, Mode
 from comity.evaluation.score import wilson
@@ -300,7 +300,8 @@ def told_letter() -> Scorer:
         if scores:
             letter = max(scores, key=scores.__getitem__)
             return _scored(letter, target.text, "logprobs", scores)
-        reading = read_letter(state.output.completion, question.options)
+        read = read_cut if state.output.stop_reason == "max_tokens" else read_letter
+        reading = read(state.output.completion, question.options)
         if reading.letter:
             return _scored(reading.letter, target.text, "text", {})
         return _not_scored(state.output, reading.reason)
@@ -332,8 +333,6 @@ def _scored(letter: str, right: str, by: str, scores: Mapping[str, float]) -> Sc
 
 
 def _not_scored(output: ModelOutput, reason: str) -> Score:
-    if output.stop_reason == "max_tokens":
-        reason += "; the answer was cut at its longest: raise --max-tokens"
     return Score.unscored(
         reason="invalid_response_format" if output.completion.strip() else "no_response",
         explanation=f"not scored: {reason}",

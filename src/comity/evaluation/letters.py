@@ -154,7 +154,8 @@ _GUESS = re.compile(
 )
 _DOUBT_AFTER = re.compile(r"\?|\s*,?\s*(?:if|unless)\b", re.I)
 _SECOND_THOUGHTS = re.compile(
-    r"\b(?:wait|actually|hold\s+on|on\s+second\s+thoughts?|correction|scratch\s+that|hmm|also\s+(?:be|correct|right|"
+    r"(?:[^\w\s]|\n)\s*actually\b|"
+    r"\b(?:wait|hold\s+on|on\s+second\s+thoughts?|correction|scratch\s+that|hmm|also\s+(?:be|correct|right|"
     r"acceptable|possible|fits?))\b|更正|等等|等一下|也(?:是?正确|对|可以|可能|符合|行)",
     re.I,
 )
@@ -201,6 +202,16 @@ def read_letter(text: str, options: Sequence[str]) -> Reading:
     said = _without_list(_masked(_unwrapped(said), wordings))
     mentions = list(_mentions(said))
     return _decide(mentions, said, len(options))
+
+
+def read_cut(text: str, options: Sequence[str]) -> Reading:
+    """The letter of a text that was cut at its longest: only if the first line alone says it."""
+    reading = read_letter(text, options)
+    line, ended, _ = text.lstrip().partition("\n")
+    if reading.letter and ended and read_letter(line, options) == reading:
+        return reading
+    why = reading.reason or f"{reading.letter} may not be its last word"
+    return Reading(reason=f"{why}; the answer was cut at its longest: raise --max-tokens")
 
 
 def _folded(text: str) -> str:
