@@ -120,8 +120,8 @@ def generate_command(
 
     Drafts that do not pass are kept beside the exam, in EXAM.rejected.jsonl, with the reasons.
     A run that is stopped goes on where it was when the same command is given again, and a larger
-    count adds to it, as long as the rules stay the same. Lines that were changed in the exam stay
-    changed, and lines that were removed stay away.
+    count adds to it, as long as the rules stay the same. What somebody has flagged, retired, added
+    or removed in the exam stays so, and so does what was mended in a question of the model.
     """
     from comity.evaluation.from_rules import BY_MODEL, KINDS, made, shared
     from comity.evaluation.generate import write_made
