@@ -259,3 +259,5 @@ def test_a_name_inside_the_name_of_something_else_does_not_count() -> None:
 
     assert "it should name 海南" in faults("海南藏族自治州的押金几天退还？")[0]
     assert faults("海南的押金与海南藏族自治州的押金，几天退还？") == ()
+    stem, names = "海南藏族自治州的押金与海南的押金，几天退还？", ["海南藏族自治州"]
+    assert form_faults(chinese(stem=stem), [], names=names, others=["海南"]) == ()

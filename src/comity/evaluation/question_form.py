@@ -193,7 +193,8 @@ def _stem_without_name(
     wanted = [name for name in names if name.strip()]
     stem = question.stem
     for other in others:
-        stem = stem.replace(other, "\0")
+        if any(_holds_name(other, name) for name in wanted):
+            stem = stem.replace(other, "\0")
     if wanted and not any(_holds_name(stem, name) for name in wanted):
         yield f"The stem names no place or organisation; it should name {' or '.join(wanted)}."
 
