@@ -593,6 +593,14 @@ def test_the_share_that_survived_is_of_the_drafts() -> None:
     assert Generated(questions=settled.questions[2:]).survived_share is None
 
 
+def test_a_draft_that_comes_late_does_not_oust_the_one_that_it_resembles() -> None:
+    late, there = (question(name, [], kind="scenario", stem="When?") for name in ("1", "2"))
+    mended = there.model_copy(update={"analysis": "Mended."})
+    settled = settle([late, there], seed=0, there={"2": mended}, given={"2"})
+    assert settled.questions == (mended,)
+    assert settle([late, there], seed=0).questions[0].id == "1"
+
+
 AMBIGUOUS: Any = {"stage": "form", "reasons": ("ambiguous",)}
 
 

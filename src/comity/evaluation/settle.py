@@ -59,10 +59,12 @@ def settle(
     not there has been removed and does not come back.
     """
     every, there = list(outcomes), there or {}
-    passed = {each.id: each for each in every if isinstance(each, Question)}
+    made = [each for each in every if isinstance(each, Question)]
+    passed = {each.id: each for each in made}
     removed = set(given) - there.keys()
     faults = dict.fromkeys(removed, "Its line was removed from the exam.")
-    faults |= set_faults([each for each in every if isinstance(each, Question)])
+    # a draft that comes late takes no place in the exam from one that resembles it
+    faults |= set_faults(sorted(made, key=lambda each: each.id not in there))
     late = [rejected(passed[name], "set", (faults[name],)) for name in passed if name in faults]
     stay = [_as_it_stands(each, there) for name, each in passed.items() if name not in faults]
     fixed = {each.id for each in stay if each.id in there and by_model(each)}
