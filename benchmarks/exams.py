@@ -62,9 +62,7 @@ def main() -> None:
     sittings = (
         Sitting("a", WITH_GOLD, "base,comity,oracle", asked.limit, opo, "CN"),
         Sitting("h", BY_PEOPLE, "base,comity", asked.h_limit, opo, "CN"),
-        Sitting(
-            "s", ("h_social_morality",), "base,comity", asked.h_limit, (SOCIAL_NORMS,), "world"
-        ),
+        Sitting("s", SOCIAL, "base,comity", asked.h_limit, (SOCIAL_NORMS,), "world"),
     )
     runs = [_run(asked, sitting) for sitting in sittings if sitting.limit]
     measures = [measure for run in runs for measure in _measures(run)]
