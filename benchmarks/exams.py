@@ -22,9 +22,11 @@ from typing import NamedTuple
 from benchmarks.opo import rule_files
 from benchmarks.quality import memory_of
 from benchmarks.report import Measure, publish
-from comity.evaluation.exams import read_exam
+from comity.evaluation.exams import Rejected, read_exam
+from comity.evaluation.generate import rejected_file
 from comity.evaluation.runs import Item, Mode, Run
 from comity.evaluation.score import Interval, Score, compare, of, overhead_share, scores
+from comity.evaluation.settle import Generated
 
 WITH_GOLD = ("a_law", "a_professional_morality")
 BY_PEOPLE = ("h_law", "h_basic_morality")
@@ -60,9 +62,7 @@ def main() -> None:
     sittings = (
         Sitting("a", WITH_GOLD, "base,comity,oracle", asked.limit, opo, "CN"),
         Sitting("h", BY_PEOPLE, "base,comity", asked.h_limit, opo, "CN"),
-        Sitting(
-            "s", ("h_social_morality",), "base,comity", asked.h_limit, (SOCIAL_NORMS,), "world"
-        ),
+        Sitting("s", SOCIAL, "base,comity", asked.h_limit, (SOCIAL_NORMS,), "world"),
     )
     runs = [_run(asked, sitting) for sitting in sittings if sitting.limit]
     measures = [measure for run in runs for measure in _measures(run)]
@@ -151,15 +151,17 @@ def _within(interval: Interval | None) -> str:
 
 
 def _survived(file: Path) -> Measure:
-    kept = [q for q in read_exam(file).questions if q.origin != "ruling"]
-    rejected_file = file.with_name(f"{file.stem}.rejected.jsonl")
-    rejected = sum(1 for line in rejected_file.read_text(encoding="utf-8").splitlines() if line)
-    tried = len(kept) + rejected
+    lines = rejected_file(file).read_text(encoding="utf-8").split("\n")
+    rejected = [Rejected.model_validate_json(line) for line in lines if line]
+    questions = read_exam(file).questions if file.stat().st_size else ()
+    made = Generated(questions=questions, rejected=tuple(rejected))
+    if made.survived_share is None:
+        raise SystemExit(f"{file}: there is no draft of a model")
     return Measure(
         measure="generation.survived_share",
-        value=round(len(kept) / tried, 4),
+        value=round(made.survived_share, 4),
         unit="share",
-        note=f"{tried} drafts over the sample rules, written and judged by the local model",
+        note=f"{made.drafts} drafts over the sample rules, written and judged by the local model",
     )
 
 

@@ -20,6 +20,8 @@ import pytest
 from comity.cli.output import _lines
 from comity.evaluation.exams import Question, write_exam
 from comity.evaluation.runs import Item, Run
+from comity.memory.embed import HashEmbedder
+from comity.memory.memory import Memory
 from comity.records import RuleRef
 from comity_command import Command
 
@@ -63,7 +65,8 @@ def comity(town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comma
 class Endpoint(ThreadingHTTPServer):
     """Chooses C, but by the rules where it is given some: A with bells, else B with a leash.
 
-    After `willing` answers it refuses the key, or keeps silent if `waits`.
+    After `willing` answers it refuses the key, or keeps silent if `waits`, or shows a page if
+    `html`.
     """
 
     daemon_threads = True
@@ -71,7 +74,7 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.willing = 1000
-        self.waits = False
+        self.waits = self.html = False
         self.prompts: list[str] = []
         self.silent, self.over = threading.Event(), threading.Event()
 
@@ -85,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.silent.set()
             if self.server.waits:
                 self.server.over.wait(60)
+            if self.server.html:
+                self.send(200, {}, "text/html")
+                return
             self.send(401, {"error": {"message": "no"}})
             return
         prompt = body["messages"][-1]["content"]
@@ -104,10 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
         kind = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
         return {**kind, "choices": [choice], "usage": usage}
 
-    def send(self, status: int, content: dict[str, Any]) -> None:
+    def send(self, status: int, content: dict[str, Any], kind: str = "application/json") -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -165,6 +171,9 @@ def test_the_scripted_model_has_no_letter_and_such_a_set_has_no_accuracy(comity:
     assert "6 answers of scripted, kept in r" in result.stderr
     assert "pets: 3 of 3 questions\n" in result.stderr
     assert all(item.not_scored for item in items("r").values())
+    plan = Run.read(Path("r")).plan
+    assert plan.embedder.startswith("hash")
+    assert (plan.endpoint, plan.options["max_tokens"]) == ("", 256)
     page = comity("exam", "report", "r", "--out", "page.html")
     assert page.exit_code == 0, page.output
     assert "pets" in page.stdout
@@ -200,6 +209,8 @@ def test_base_and_oracle_need_no_memory(comity: Command, endpoint: Endpoint) -> 
     assert Run.read(Path("r")).plan.revision is None
     assert comity(*run("--memory", "sqlite:///none.db", out="s")).exit_code == 4
     assert not Path("s").exists()
+    Memory.open("sqlite:///empty.db", embedder=HashEmbedder(8)).close()
+    comity.done(*run(*OPENAI, "--memory", "sqlite:///empty.db", out="t", modes="base"))
 
 
 @pytest.mark.parametrize(
@@ -293,6 +304,34 @@ def test_a_run_that_failed_half_way_is_continued_with_the_rest(
     assert len(list(Run.read(Path("r")).items())) == 6
 
 
+def test_a_page_instead_of_an_answer_stops_the_run(comity: Command, endpoint: Endpoint) -> None:
+    endpoint.willing, endpoint.html = 2, True
+    result = comity(*run(*OPENAI, "--parallel", "1"))
+    assert result.exit_code == 8
+    assert "stopped after 2 of 6 answers" in result.stderr
+    assert "answered with text/html instead of json; check the base URL" in result.stderr
+    assert len(items("r")) == 2
+
+
+def test_the_plan_says_where_the_model_is_asked_and_how_long_an_answer_may_be(
+    comity: Command, endpoint: Endpoint
+) -> None:
+    comity.environ["COMITY_BASE_URL"] = f"http://u:p@127.0.0.1:{endpoint.server_port}/v1"
+    comity.done(*run(*OPENAI, "--max-tokens", "9", modes="base"))
+    plan = Run.read(Path("r")).plan
+    assert plan.endpoint == f"http://127.0.0.1:{endpoint.server_port}/v1"
+    assert plan.options["max_tokens"] == 9
+    other = comity(*run(*OPENAI, "--resume", modes="base"))
+    assert "max_tokens was 9, not 256" in other.stderr
+
+
+def test_there_is_a_word_where_nothing_is_there_to_be_continued(comity: Command) -> None:
+    result = comity(*run("--resume", out="mistyped"))
+    assert result.exit_code == 0, result.output
+    assert "there is no run in mistyped to be continued: a new one begins" in result.stderr
+    assert "a new one begins" not in comity(*run("--resume", out="mistyped")).stderr
+
+
 def test_a_run_is_not_continued_with_other_settings_or_without_its_folder(comity: Command) -> None:
     comity.done(*run())
     other = comity(*run("--resume", "--budget", "10", "--limit", "2"))
@@ -333,7 +372,8 @@ def test_only_what_a_rule_change_touched_is_asked_again(
 ) -> None:
     comity.done(*run(*OPENAI))
     endpoint.prompts.clear()
-    comity.done(*run(*OPENAI, "--changed", "r", out="same"))
+    same = comity(*run(*OPENAI, "--changed", "r", out="same"))
+    assert "0 asked, 6 taken over from r\n" in same.stderr
     assert endpoint.prompts == []
     assert {item.reused for item in items("same").values()} == {True}
     comity.done("rules", "amend", "bells", "--text", "Cats wear small bells.")
@@ -362,6 +402,18 @@ def test_answers_asked_in_one_order_are_not_taken_over_by_a_run_of_several(
     assert "--changed r: it was asked with --no-turns" in result.stderr
 
 
+def test_answers_read_from_texts_of_another_length_are_not_taken_over(
+    comity: Command, endpoint: Endpoint
+) -> None:
+    comity.done(*run())
+    longer = ("--changed", "r", "--max-tokens", "999")
+    assert "6 asked, 0 taken over from r\n" in comity(*run(*longer, out="longer")).stderr
+    assert "0 asked, 6 taken over from r\n" in comity(*run("--changed", "r", out="s")).stderr
+    comity.done(*run(*OPENAI, out="told"))
+    told = comity(*run(*OPENAI, "--changed", "told", *longer[2:], out="kept"))
+    assert "0 asked, 6 taken over from told\n" in told.stderr
+
+
 def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity: Command) -> None:
     asked = [
         Question(
@@ -381,6 +433,19 @@ def test_questions_that_a_rule_change_retired_are_not_asked_and_are_named(comity
     assert "1 retired, such as on-leash: rule leash: version 1 was replaced by" in result.stderr
     assert items("r").keys() == {("on-bells", "base"), ("on-bells", "comity")}
     assert list(Run.read(Path("r")).plan.exams[0].retired) == ["on-leash"]
+    comity.done("exam", "run", "--questions", "own.jsonl", "--modes", "base", "--out", "base")
+    alone = Run.read(Path("base")).plan
+    assert (list(alone.exams[0].retired), alone.memory) == (["on-leash"], "")
+
+    comity.write("other.jsonl", FAR)
+    comity.done("add", "other.jsonl", "--memory", "sqlite:///other.db")
+    strange = ("exam", "run", "--questions", "own.jsonl", "--memory", "sqlite:///other.db")
+    alone_there = comity(*strange, "--modes", "base", "--out", "strange")
+    assert alone_there.exit_code == 0, alone_there.output
+    assert "own is asked as it is: the memory knows none of the 2 rules" in alone_there.stderr
+    refused = comity(*strange, "--out", "refused")
+    assert refused.exit_code == 8
+    assert "own: the memory knows none of the 2 rules" in refused.stderr
 
     comity.done("rules", "repeal", "bells")
     gone = ("exam", "run", "--questions", "own.jsonl", "--out", "none", "--fail-under")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from comity.evaluation.exams import read_exam
-from comity.evaluation.from_rules import shared
+from comity.evaluation.from_rules import KINDS, shared
 from comity_command import Command
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {
         "id": "leash",
         "text": "Dogs in the park of Shanghai are kept on a leash of two metres at all hours.",
@@ -140,6 +140,80 @@ def test_drafts_of_a_model_that_writes_no_json_are_told_and_kept(filled: Command
     assert {question.kind for question in read_exam(out).questions} == {"boundary", "precedence"}
     stages = [each["stage"] for each in lines_of(filled.folder / "exam.rejected.jsonl")]
     assert stages.count("model") == 3
+    assert "0 of 3 drafts of the model survived (0 %); 3 questions follow from the" in result.stdout
+
+
+def test_the_share_of_the_models_drafts_is_told_apart(filled: Command) -> None:
+    out = str(filled.folder / "exam.jsonl")
+    found = filled.json("exam", "generate", "--count", "6", "--out", out, "--seed", "3")
+    assert found["by_model"] == {"tried": 3, "survived": 0, "survived_share": 0.0}
+    assert found["survived"] == 3
+    rejected = lines_of(filled.folder / "exam.rejected.jsonl")
+    tried = sum(each["kind"] in ("scenario", "concept") for each in rejected)
+    assert tried == 3
+    assert sum(one["tried"] for one in found["kinds"].values()) == found["tried"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (
+            "With its rules local:qwen2.5-coder-1.5b answers 'Until 6.'.",
+            "With its rules local:qwen2.5-coder-1.5b answers ….",
+        ),
+        ("Option B says the same as option D.", "Option … says the same as option …."),
+        ("It resembles question 7-0002 (similarity 0.83).", "It resembles question another"),
+        ("says too little: 3 words, 8 are needed", "says too little: … words, … are needed"),
+    ],
+)
+def test_reasons_are_counted_without_letters_and_numbers_but_with_the_models_name(
+    filled: Command, reason: str, told: str
+) -> None:
+    from comity.cli.exam_summary import summary
+    from comity.evaluation.exams import Rejected
+    from comity.evaluation.gather import Wanted
+    from comity.evaluation.settle import Generated
+    from comity.memory.memory import Memory
+
+    settled = Generated(rejected=(Rejected(kind="concept", stage="answer", reasons=(reason,)),))
+    with Memory.open(filled.environ["COMITY_MEMORY"], embedder="hash") as memory:
+        found = summary(memory, Wanted(count=1), ["concept"], settled, filled.folder / "e.jsonl")
+    assert found["reasons"] == {f"answer: {told}": 1}
+
+
+def test_without_conflicts_the_share_of_precedence_goes_to_boundaries(filled: Command) -> None:
+    out = str(filled.folder / "exam.jsonl")
+    arguments = ("--kinds", "boundary,precedence", "--domain", "noise", "--out", out)
+    found = filled.json("exam", "generate", "--count", "1", *arguments)
+    assert {kind: one["survived"] for kind, one in found["kinds"].items()} == {
+        "boundary": 2,
+        "precedence": 0,
+    }
+
+
+def test_coverage_is_of_the_rules_that_were_asked_for(filled: Command) -> None:
+    out = str(filled.folder / "exam.jsonl")
+    arguments = ("--kinds", "boundary", "--domain", "gifts", "--count", "2", "--out", out)
+    told = filled.done("exam", "generate", *arguments)
+    assert "rules in force without a question: 0 of 1 (0 %)" in told
+
+
+def test_a_file_that_cannot_be_written_is_said(filled: Command) -> None:
+    (filled.folder / "exam.rejected.jsonl.part").mkdir()
+    out = str(filled.folder / "exam.jsonl")
+    result = filled("exam", "generate", "--kinds", "boundary", "--count", "2", "--out", out)
+    assert result.exit_code == 8
+    assert "exam.rejected.jsonl cannot be written" in result.stderr
+
+
+def test_an_example_that_cannot_be_used_gives_no_advice_that_the_command_lacks(
+    filled: Command,
+) -> None:
+    seeds = filled.write("seeds.jsonl", '{"id":"1"}\n')
+    out = str(filled.folder / "exam.jsonl")
+    result = filled("exam", "generate", "--count", "2", "--out", out, "--seeds", seeds)
+    assert result.exit_code == 8
+    assert "Mend them (comity exam run can leave them out with --skip-bad)" in result.stderr
 
 
 def test_a_second_call_goes_on_after_the_drafts_that_are_there(filled: Command) -> None:
@@ -149,6 +223,24 @@ def test_a_second_call_goes_on_after_the_drafts_that_are_there(filled: Command) 
     again = filled(*arguments, "--count", "6")
     assert "draft 3, model" in again.stderr
     assert "draft 2, model" not in again.stderr
+
+
+def test_a_first_draft_alone_can_be_added_to(filled: Command) -> None:
+    out = str(filled.folder / "exam.jsonl")
+    filled.done("exam", "generate", "--count", "1", "--out", out)
+    again = filled("exam", "generate", "--count", "8", "--out", out)
+    assert again.exit_code == 0, again.output
+    assert "draft 1, model" not in again.stderr
+    assert "draft 2, model" in again.stderr
+
+
+def test_drafts_on_other_rules_are_not_mixed_in(filled: Command) -> None:
+    arguments = ("exam", "generate", "--kinds", "concept", "--out", str(filled.folder / "e.jsonl"))
+    filled.done(*arguments, "--count", "1")
+    filled.done("rules", "amend", "leash", "--text", "Dogs stay out of the park.")
+    result = filled(*arguments, "--count", "2")
+    assert result.exit_code == 8
+    assert "other settings (the rules in force were others)" in result.stderr
 
 
 def test_a_judge_that_does_not_answer_stops_it_before_the_first_draft(filled: Command) -> None:
@@ -220,7 +312,10 @@ def test_an_exam_that_was_not_generated_is_not_overwritten(filled: Command) -> N
         (50, ("scenario", "concept", "boundary", "precedence"), (13, 13, 12, 12)),
         (1, ("boundary",), {"boundary": 2}),
         (5, ("boundary",), {"boundary": 6}),
-        (1, ("scenario", "concept"), {"scenario": 1}),
+        (1, ("scenario", "concept"), {"scenario": 1, "concept": 0}),
+        (1, KINDS, (1, 0, 0, 0)),
+        (3, KINDS, (1, 1, 0, 1)),
+        (5, KINDS, (1, 1, 2, 1)),
     ],
 )
 def test_the_count_is_shared_evenly_and_boundaries_come_in_pairs(
@@ -298,3 +393,30 @@ def test_a_csv_cannot_be_retired(filled: Command) -> None:
     result = filled("exam", "retire", path)
     assert result.exit_code == 8
     assert "names no rules" in result.stderr
+
+
+def test_what_somebody_retired_stays_so_and_a_rule_of_another_tenant_is_not_looked_at(
+    filled: Command, exam: Path
+) -> None:
+    first, *rest = exam.read_text(encoding="utf-8").splitlines(keepends=True)
+    by_hand = json.loads(first) | {"status": "retired", "reason": "ambiguous: read by hand"}
+    exam.write_text(json.dumps(by_hand) + "\n" + "".join(rest), encoding="utf-8")
+    before = exam.read_bytes()
+    filled.done("exam", "retire", str(exam))
+    assert exam.read_bytes() == before
+    result = filled("exam", "retire", str(exam), "--tenant", "guild")
+    assert result.exit_code == 8
+    assert f"{exam}: the memory knows none of the" in result.stderr
+    assert exam.read_bytes() == before
+
+
+def test_the_tenant_of_the_questions_is_meant_where_none_is_named(filled: Command) -> None:
+    lines = "".join(json.dumps({**rule, "tenant": "guild"}) + "\n" for rule in RULES[:2])
+    filled.done("add", filled.write("guild.jsonl", lines), "--tenant", "guild")
+    out = str(filled.folder / "guild-exam.jsonl")
+    arguments = ("--kinds", "boundary", "--count", "2", "--tenant", "guild", "--out", out)
+    filled.done("exam", "generate", *arguments)
+    assert filled("exam", "retire", out, "--check").exit_code == 0
+    for rule in ("leash", "free"):
+        filled.done("rules", "repeal", rule)
+    assert filled("exam", "retire", out, "--check").exit_code == 0

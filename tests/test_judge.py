@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from comity.alignment.judge import (
     criterion_of,
     judge,
     judge_request,
-    version_of,
+    judge_version,
 )
 from comity.errors import ExamError, ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.judge_check import Case, check_judge, read_cases
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Request, Rule
 
+EXAMPLES = re.compile(r"^```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
 LEAD = Criterion(name="lead", text="Dogs must be kept on a lead.")
 LAMPS = Criterion(name="lamps", text="Ferries must carry two lamps.")
 QUESTION = "May my dog run free?"
@@ -239,7 +241,7 @@ def test_the_prompt_is_in_the_language_of_the_question() -> None:
     model = ScriptedModel([reply(told("passed", "牵绳"))])
     chinese = asyncio.run(judge(model, "可以放开狗吗？", "不可以，应当牵绳。", (LEAD,)))
     assert "标准 C1" in model.requests[0].messages[-1].content
-    assert chinese.version == version_of("zh") != version_of("en")
+    assert chinese.version == judge_version("zh") != judge_version("en")
     assert verdicts(chinese) == ["passed"]
 
 
@@ -299,7 +301,7 @@ def test_a_report_counts_over_all_cases_and_by_kind() -> None:
     report = asyncio.run(check_judge(model, cases, on_case=lambda one: seen.append(one.case.id)))
     assert report.agreement == 0.5
     assert report.by_kind == {"plain": (1, 2)}
-    assert (report.judge, report.versions) == ("scripted", (version_of("en"),))
+    assert (report.judge, report.versions) == ("scripted", (judge_version("en"),))
     assert [one.case.id for one in report.cases] == ["one", "two"]
     assert sorted(seen) == ["one", "two"]
 
@@ -344,7 +346,7 @@ async def test_a_judge_that_passes_everything_agrees_with_few_of_the_packaged_ca
     ("line", "problem"),
     [
         ("{", "line 2"),
-        ('{"id": "x"}', "line 2: question Field required"),
+        ('{"id": "x"}', "line 2: question: Field required"),
         (
             '{"id": "x", "question": "", "answer": "", "criteria": [{"name": "a", "text": "b"}], '
             '"known": []}',
@@ -362,3 +364,12 @@ def test_a_bad_line_of_cases_is_named(tmp_path: Path, line: str, problem: str) -
 def test_cases_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ExamError, match="cannot be read"):
         read_cases(tmp_path / "none.jsonl")
+
+
+def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exams.md").read_text(encoding="utf-8")
+    (example,) = [part for part in EXAMPLES.findall(page) if "check_judge" in part]
+    exec(compile(example, "docs/exams.md", "exec"), {})
+    measured, said = capsys.readouterr().out.splitlines()
+    assert measured.startswith("0.0 {'agreed': 0, ")  # the fake repeats what it is asked
+    assert said.startswith("None [('market/1', 'failed', ")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from comity.errors import ModelError, ModelMissing, ModelNonsense, ModelTimeout
+from comity.errors import ModelError, ModelGarbled, ModelMissing, ModelNonsense, ModelTimeout
 from comity.models.chat import ChatModel, complete
 from comity.models.openai import OpenAIModel, first_token_scores, without_credentials
 from contracts.chat_model import CHOICE, GREETING, SCHEMA, ChatModelContract
@@ -143,9 +143,9 @@ async def test_usage_and_finish_reason_come_from_the_stream(server: Server) -> N
         ("absent", ModelMissing, "check the model's name"),
         ("busy", ModelError, "wait"),
         ("broken", ModelError, "500"),
-        ("html", ModelNonsense, "usually ends in /v1"),
+        ("html", ModelGarbled, "usually ends in /v1"),
         ("empty", ModelNonsense, "empty answer"),
-        ("garbled", ModelNonsense, "no JSON"),
+        ("garbled", ModelGarbled, "no JSON"),
         ("cut", ModelError, "cut before its end"),
     ],
 )
@@ -216,6 +216,11 @@ async def test_an_answer_outside_the_choices_is_nonsense(server: Server) -> None
 def test_spellings_of_one_choice_are_added_up() -> None:
     scores = first_token_scores({"A": -1.0, " A": -1.0, "A.": -3.0, "The": -0.1}, ("A", "B"))
     assert scores == {"A": pytest.approx(-0.2409, abs=1e-3)}
+
+
+def test_choices_that_are_hardly_likely_score_none() -> None:
+    assert first_token_scores({"<think>": -0.0001, "A": -17.2, "C": -16.9}, ("A", "C")) == {}
+    assert first_token_scores({"The": -0.1, "A": -2.9}, ("A", "C")) == {"A": -2.9}
 
 
 def test_a_token_that_begins_two_choices_scores_none() -> None:

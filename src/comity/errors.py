@@ -19,6 +19,7 @@ ComityError
     ├── ModelMissing       the model is not there; names the command that fetches it
     ├── ModelTimeout       the model did not answer in time
     └── ModelNonsense      the model's answer cannot be used (empty, off-schema)
+        └── ModelGarbled   what came is no answer of a chat model (another content type, no JSON)
 
 A message says what happened, with which rule, file or line, and what to do.
 """
@@ -128,3 +129,7 @@ class ModelTimeout(ModelError):
 
 class ModelNonsense(ModelError):
     """The model's answer cannot be used."""
+
+
+class ModelGarbled(ModelNonsense):
+    """What came is no answer of a chat model: the address or the endpoint is wrong."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comity.errors import ModelError, ModelNonsense, NotFound, UnknownPlace
+from comity.errors import ModelError, ModelGarbled, ModelNonsense, NotFound, UnknownPlace
 from comity.evaluation.ask import ExamOptions, Put, Told, put, tell
 from comity.evaluation.exams import Question
 from comity.evaluation.runs import BUDGETS, MODES, Mode
@@ -99,8 +99,23 @@ def test_the_place_in_the_questions_words_decides(town: Memory, place: str, bell
 def test_a_question_that_names_no_place_has_the_default_one(town: Memory) -> None:
     about = question("Do dogs wear a bell?")
     assert ids(asked("comity", town, about).rules) == []
-    assert "No rule in force was found" in prompt(asked("comity", town, about))
     assert "oak" in ids(asked("comity", town, about, place=OAK).rules)
+
+
+@pytest.mark.parametrize("stem", ["Do cats sleep in France?", "法国的猫可以睡觉吗？"])
+@pytest.mark.parametrize("budget", [0, 1000])
+def test_a_question_for_which_no_rule_is_found_or_fits_is_put_as_without_rules(
+    town: Memory, stem: str, budget: int
+) -> None:
+    about = question(stem, scope=Scope(place=OAK if budget == 0 else "FR"))
+    made = asked("comity", town, about, budget=budget)
+    assert (made.rules, made.rules_text) == ((), "")
+    assert made.messages == asked("base", None, about).messages
+
+
+def test_the_oracle_of_a_case_in_which_no_rule_applies_is_the_bare_question(town: Memory) -> None:
+    about = question(rules=(RuleRef(id="oak", version=1, reason="another place"),))
+    assert asked("oracle", town, about).messages == asked("base", None, about).messages
 
 
 def test_a_place_that_the_caller_gave_is_not_left_by_the_questions_words(town: Memory) -> None:
@@ -216,6 +231,23 @@ def test_the_share_of_gold_rules_within_each_budget_only_grows(town: Memory) -> 
     assert asked("comity", town, question()).gold_at == {}
 
 
+def test_gold_that_was_replaced_with_the_same_text_is_found_in_its_new_version(
+    town: Memory,
+) -> None:
+    about = question(rules=(RuleRef(id="leash", version=1),))
+    town.amend("leash", {"title": "Dog act"})
+    made = asked("comity", town, about)
+    assert [(ref.id, ref.version) for ref in made.gold] == [("leash", 2)]
+    assert (made.gold_found, made.gold_sent, made.gold_at[2000]) == (1.0, 1.0, 1.0)
+    town.amend("leash", {"text": "Dogs are kept on a short leash."})
+    assert asked("comity", town, about).gold_found == 0.0
+
+
+def test_gold_that_the_memory_does_not_know_is_not_found(town: Memory) -> None:
+    about = question(rules=(RuleRef(id="leash", version=1), RuleRef(id="gone", version=2)))
+    assert asked("comity", town, about).gold_found == 0.5
+
+
 # How the letter is told
 
 
@@ -224,8 +256,10 @@ class Writer:
 
     name = "writer"
 
-    def __init__(self, text: str, error: Exception | None = None) -> None:
-        self.text, self.error = text, error
+    def __init__(
+        self, text: str, error: Exception | None = None, finish_reason: str = "stop"
+    ) -> None:
+        self.text, self.error, self.finish_reason = text, error, finish_reason
         self.requests: list[Request] = []
 
     async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
@@ -235,7 +269,8 @@ class Writer:
         if self.error:
             raise self.error
         yield self.text
-        yield Reply(text=self.text, usage=Usage(prompt_tokens=9, completion_tokens=4))
+        usage = Usage(prompt_tokens=9, completion_tokens=4)
+        yield Reply(text=self.text, usage=usage, finish_reason=self.finish_reason)
 
     def count_tokens(self, text: str) -> int:
         return estimate_tokens(text)
@@ -287,6 +322,33 @@ def test_an_answer_that_cannot_be_read_is_not_scored_and_says_why(text: str) -> 
     answer = asyncio.run(told(Writer(text)))
     assert (answer.letter, answer.by, answer.reply.text) == ("", "", text)
     assert answer.not_scored
+
+
+@pytest.mark.parametrize(
+    ("text", "letter", "reason"),
+    [
+        ("B\n\nThe rule says that", "B", ""),
+        ("Answer: B\nFor", "B", ""),
+        ("The answer is B. Or is", "", "B may not be its last word"),
+        ("Let me think.\nThe answer is B.\nBut", "", "B may not be its last word"),
+        ("Let me think", "", "no letter"),
+    ],
+)
+def test_an_answer_that_was_cut_counts_only_if_its_first_line_says_the_letter(
+    text: str, letter: str, reason: str
+) -> None:
+    model = Writer(text, finish_reason="length")
+    answer = asyncio.run(tell(model, question(), ASKED, max_tokens=7))
+    cut = "; the answer was cut at its longest: raise --max-tokens"
+    assert (answer.letter, answer.not_scored) == (letter, reason and reason + cut)
+    assert model.requests[-1].max_tokens == 7
+
+
+def test_what_is_no_answer_of_a_chat_model_is_a_failure() -> None:
+    garbled = ModelGarbled("writer: answered with text/html")
+    for model in (ScriptedModel(["A"], error=garbled), Writer("", garbled)):
+        with pytest.raises(ModelGarbled):
+            asyncio.run(told(model))
 
 
 def test_a_model_that_writes_nonsense_twice_is_not_scored_and_says_why() -> None:

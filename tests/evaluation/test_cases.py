@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
+from itertools import product
+from typing import Any
 
 import pytest
 
 from comity.alignment.precedence import precedence, rule_on
+from comity.alignment.wording import words_of
 from comity.documents.extract import extract
 from comity.errors import UnknownPlace
-from comity.evaluation.cases import boundary_questions, precedence_questions
-from comity.evaluation.circumstances import Letters, words
+from comity.evaluation.cases import boundary_questions
+from comity.evaluation.circumstances import Letters
+from comity.evaluation.conflicts import precedence_questions
 from comity.evaluation.exams import Question, Rejected
 from comity.evaluation.retire import review
 from comity.memory.embed import HashEmbedder
@@ -117,7 +121,7 @@ def samples() -> Iterator[Samples]:
 
 
 def is_none(option: str) -> bool:
-    return option in (words("en")["none"], words("zh")["none"])
+    return option in (words_of("cases", "en")["none"], words_of("cases", "zh")["none"])
 
 
 def test_the_sample_rules_give_hundreds_of_questions_on_every_boundary(samples: Samples) -> None:
@@ -195,7 +199,7 @@ def test_the_rule_to_follow_and_its_reason_are_those_of_the_ruling(samples: Samp
         lost = rule_on(pair).overruled[0]
         assert question.rules[0].id == lost.winner.id
         zh = "（1）" in question.stem
-        said = words("zh" if zh else "en")
+        said = words_of("cases", "zh" if zh else "en")
         number = 1 if shown_first(question, lost.winner) else 2
         reason = said["reasons"][lost.reason]
         assert right(question) == said["follow"]["one"].format(number=number, reason=reason)
@@ -213,7 +217,7 @@ def test_a_wrong_reason_for_the_right_rule_is_untrue(samples: Samples) -> None:
     steps = ("higher authority", "narrower place", "narrower audience", "later")
     for question in asked(samples.precedence):
         winner, loser = (samples.memory.get(ref.id, version=ref.version) for ref in question.rules)
-        said = words("zh" if "（1）" in question.stem else "en")
+        said = words_of("cases", "zh" if "（1）" in question.stem else "en")
         number = 1 if shown_first(question, winner) else 2
         keys = zip(steps, precedence(winner), precedence(loser), strict=True)
         true = [step for step, mine, theirs in keys if mine < theirs]
@@ -375,7 +379,7 @@ def test_a_chinese_rule_is_asked_about_in_chinese(memory: Memory) -> None:
     ]
     assert "2026年3月1日" in after.stem
     assert "2026年2月28日" in before.stem
-    assert right(before) == words("zh")["none"]
+    assert right(before) == words_of("cases", "zh")["none"]
 
 
 LONG = " ".join(
@@ -540,3 +544,79 @@ def test_only_rules_in_the_language_wanted_are_asked_about(memory: Memory) -> No
     memory.add([LEASH, CATS])
     assert list(boundary_questions(memory, seed=1, language="zh")) == []
     assert list(boundary_questions(memory, seed=1, language="en"))
+
+
+AHEAD = {  # of a rule that is ahead, on a par or behind in a step of precedence
+    "authority": ("regulation", "policy", "custom"),
+    "place": ("CN-SH", "CN", "CN"),
+    "audience": (("hotels",), (), ()),
+    "valid_from": ("2025-01-01", "2024-01-01", "2023-01-01"),
+}
+
+
+def advantages() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every way in which one rule may be ahead of another one, or behind, step by step."""
+    for standing in product((0, 1, 2), repeat=4):
+        one, other = {}, {}
+        for (field, values), place in zip(AHEAD.items(), standing, strict=True):
+            even = values[0] if place == 2 and field in ("place", "audience") else values[1]
+            one[field], other[field] = values[place], even
+        yield one, other
+
+
+def test_whatever_speaks_for_either_rule_there_are_four_different_options(memory: Memory) -> None:
+    pairs = list(advantages())
+    for number, (one, other) in enumerate(pairs):
+        for name, fields, overrides in (("a", one, (f"b{number}",)), ("b", other, ())):
+            text = f"Item {number} is handled by way {name} whenever it comes up."
+            memory.add(Rule(id=f"{name}{number}", text=text, overrides=overrides, **fields))
+    found = asked(list(precedence_questions(memory, seed=1)))
+    assert len(found) == len(pairs) == 81
+    for question in found:
+        rules, reasons = zip(*(text.split(", because ") for text in question.options), strict=True)
+        assert sorted(Counter(rules).values()) == sorted(Counter(reasons).values()) == [2, 2]
+
+
+def test_a_version_that_is_ahead_in_every_step_is_the_newer_one(memory: Memory) -> None:
+    memory.add(CATS.model_copy(update={"place": "CN", "authority": "policy"}))
+    better = {"place": "CN-SH", "authority": "statute", "audience": ("hotels",)}
+    memory.amend("cats", better | {"text": "Cats wear bells.", "valid_from": "2026-01-01"})
+    (question,) = asked(list(precedence_questions(memory, seed=1)))
+    assert "newer version" in right(question)
+    assert sum("it states itself" in option for option in question.options) == 2
+
+
+def test_two_rules_that_override_each_other_are_one_conflict(memory: Memory) -> None:
+    custom = {"id": "custom", "text": "Dogs run free.", "authority": "custom"}
+    memory.add(
+        [
+            LEASH.model_copy(update={"overrides": ("custom",)}),
+            LEASH.model_copy(update={"overrides": ("leash",), **custom}),
+        ]
+    )
+    found = list(precedence_questions(memory, seed=1))
+    assert [question.id for question in asked(found)] == ["precedence/leash@1/custom@1"]
+
+
+@pytest.mark.parametrize(
+    ("audience", "scope", "told"),
+    [
+        (
+            ("Acme Corp", "vets"),
+            ("Acme Corp", "vets"),
+            "It concerns a person who belongs to Acme Corp. "
+            "The same person is there in the role of vets, too.",
+        ),
+        (("guards", "Vets|Guards"), ("guards",), "It concerns a person in the role of guards."),
+    ],
+)
+def test_a_conflict_of_rules_for_two_circles_tells_of_somebody_in_both(
+    memory: Memory, audience: tuple[str, str], scope: tuple[str, ...], told: str
+) -> None:
+    one = LEASH.model_dump() | {"audience": audience[0], "overrides": ("b",)}
+    other = LEASH.model_dump() | {"id": "b", "text": "Dogs run free.", "audience": audience[1]}
+    memory.add([Rule.model_validate(one), Rule.model_validate(other)])
+    (question,) = asked(list(precedence_questions(memory, seed=1)))
+    assert question.scope
+    assert question.scope.audience == scope
+    assert question.stem.partition(" Two rules")[0].endswith(f"Shanghai. {told}")

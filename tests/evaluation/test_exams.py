@@ -45,6 +45,7 @@ def test_opos_form_with_four_options_is_read_whole(tmp_path: Path) -> None:
             answer="B",
             analysis="The act says so",
             principle="甲法规定：<第一条：正文>",
+            location="Elm",
         ),
     )
     assert len(exam.sha256) == 64
@@ -97,6 +98,8 @@ def test_a_csv_without_the_columns_says_which_are_missing_and_which_there_are(
         ("2,Cats?,Yes,,No,,A,,,\n", "option B is empty"),
         ("2,,Yes,No,,,A,,,\n", "stem: String should have at least 1 character"),
         ("2,Cats?,Yes,,,,A,,,\n", "options: Tuple should have at least 2 items"),
+        ("2,Cats, dogs?,Yes,No,,,A,,,,\n", "answer '' is none of the options"),
+        ("2,Cats?,Yes,No,,,A,,,Elm, or so\n", "it has more cells than columns"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named_and_left_out_only_on_demand(
@@ -110,6 +113,10 @@ def test_a_line_that_cannot_be_used_is_named_and_left_out_only_on_demand(
     assert [question.id for question in exam.questions] == ["1"]
     assert [(row.line, row.question) for row in exam.left_out] == [(3, "2")]
     assert exam.left_out[0].reason.startswith(reason)
+
+
+def test_blank_cells_beyond_the_columns_do_not_matter(tmp_path: Path) -> None:
+    assert len(read_exam(written(tmp_path, HEADER + DOGS.replace("\n", ",, ,\n"))).questions) == 1
 
 
 def test_the_first_bad_lines_are_named_and_the_rest_counted(tmp_path: Path) -> None:

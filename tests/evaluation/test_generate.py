@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -23,21 +24,14 @@ from comity.errors import (
     NotFound,
     UnknownPlace,
 )
-from comity.evaluation.exams import Question, Rejected, read_exam
-from comity.evaluation.generate import (
-    Generated,
-    Outcome,
-    Wanted,
-    coverage,
-    drafts,
-    gather,
-    generate,
-    own_seeds,
-    settle,
-    write,
-    write_exam_files,
-)
-from comity.evaluation.quality import form_faults, set_faults
+from comity.evaluation.exams import Question, Rejected, read_exam, write_exam
+from comity.evaluation.gather import NEIGHBOUR, Wanted, coverage, gather
+from comity.evaluation.generate import drafts, rejected_file, write_exam_files, write_made
+from comity.evaluation.question_form import form_faults
+from comity.evaluation.question_set import set_faults
+from comity.evaluation.settle import Generated, Outcome, by_model, settle
+from comity.evaluation.write import own_seeds, write, writer_version
+from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.memory.store import PlaceNames
 from comity.models.chat import estimate_tokens
@@ -88,8 +82,13 @@ def writer_requests(model: ScriptedModel) -> list[Request]:
     return [r for r in model.requests if r.json_schema and "right" in r.json_schema["properties"]]
 
 
-async def outcomes(memory: Memory, model: ScriptedModel, wanted: Wanted) -> list[Outcome]:
-    return [outcome async for outcome in generate(memory, model, wanted)]
+async def outcomes(
+    memory: Memory, model: ScriptedModel, wanted: Wanted, *, judge: ScriptedModel | None = None
+) -> list[Outcome]:
+    """What became of all drafts, the rejected ones first."""
+    found = [outcome async for _, outcome in drafts(memory, model, wanted, judge=judge)]
+    settled = settle(found, wanted.seed)
+    return [*settled.rejected, *settled.questions]
 
 
 def ids(groups: list[tuple[Rule, ...]]) -> list[list[str]]:
@@ -260,15 +259,32 @@ def test_coverage_counts_only_questions_on_the_version_in_force(memory: Memory) 
     assert found.share == 0.25
 
 
-def test_a_boundary_question_covers_its_first_rule_and_a_precedence_question_both(
-    memory: Memory,
-) -> None:
+def test_a_question_covers_its_first_rule_and_one_on_two_rules_both(memory: Memory) -> None:
     memory.add([rule(1), rule(2), rule(3), rule(4)])
     refs = [("Fair Act/1", 1), ("Fair Act/2", 1)]
-    boundary = question("1", refs, kind="boundary")
-    assert coverage(memory, [boundary]).covered == ("Fair Act/1",)
-    precedence = boundary.model_copy(update={"kind": "precedence"})
-    assert coverage(memory, [precedence]).covered == ("Fair Act/1", "Fair Act/2")
+    for kind in ("scenario", "concept", "boundary"):
+        asked = question("1", refs, kind=kind)
+        assert coverage(memory, [asked]).covered == ("Fair Act/1",)
+    for kind in ("precedence", "given"):
+        asked = question("1", refs, kind=kind)
+        assert coverage(memory, [asked]).covered == ("Fair Act/1", "Fair Act/2")
+
+
+def test_coverage_is_of_the_rules_that_were_asked_for(memory: Memory) -> None:
+    memory.add(
+        [rule(1), rule(2, domain="bees"), rule(3, place="CN-HN"), rule(4, audience=("porters",))]
+    )
+    memory.add(rule(5, tenant="guild"))
+
+    def uncovered(**asked: object) -> tuple[str, ...]:
+        wanted = Wanted.model_validate({"count": 1} | asked)
+        return coverage(memory, (), wanted).uncovered
+
+    assert len(uncovered()) == 4
+    assert uncovered(domain="bees") == ("Fair Act/2",)
+    assert uncovered(place="Hunan") == ("Fair Act/3",)
+    assert uncovered(audience=("porters",)) == ("Fair Act/4",)
+    assert uncovered(tenant="guild") == ("Fair Act/5",)
 
 
 def test_coverage_of_no_rules_is_no_share(memory: Memory) -> None:
@@ -293,7 +309,8 @@ async def test_a_question_names_its_rule_versions_its_scope_and_its_origin() -> 
     assert isinstance(made, Question)
     assert [(ref.id, ref.version) for ref in made.rules] == [("Fair Act/1", 3), ("Fair Act/2", 1)]
     assert made.scope == Scope(place="CN-HN", audience=("Lettery",))
-    assert made.origin == "scripted, prompt en-2, seed 5, draft 2"
+    assert [ref.reason for ref in made.rules] == ["", NEIGHBOUR]
+    assert made.origin == f"scripted, prompt {writer_version('en')}, seed 5, draft 2"
     assert (made.id, made.kind) == ("5-0002", "concept")
     assert made.options[made.letters.index(made.answer)].startswith("Right")
 
@@ -339,7 +356,7 @@ async def test_rules_in_chinese_are_asked_about_in_chinese() -> None:
     made = await write(model, [rule(1, text=text)], Wanted(count=1), number=1)
     assert isinstance(made, Question)
     assert "你根据规则出考题" in model.requests[0].messages[0].content
-    assert "prompt zh-2" in made.origin
+    assert f"prompt {writer_version('zh')}, " in made.origin
     english = Wanted(count=1, language="en")
     await write(model, [rule(1, text=text)], english, number=1)
     assert "in English" in model.requests[1].messages[-1].content
@@ -417,6 +434,7 @@ async def test_a_draft_is_rejected_at_its_stage_with_reasons(
     assert made.stage == stage
     assert reason in " ".join(made.reasons)
     assert (made.question is None) == (stage == "model")
+    assert made.kind in ("scenario", "concept")
 
 
 async def test_a_question_that_the_rules_do_not_answer_fails_the_trial(memory: Memory) -> None:
@@ -425,7 +443,7 @@ async def test_a_question_that_the_rules_do_not_answer_fails_the_trial(memory: M
         lambda request: "D" if request.choices else json.dumps(JUDGED), name="judge"
     )
     wanted = Wanted(count=4)
-    made = [each async for each in generate(memory, answering(), wanted, judge=judge)]
+    made = await outcomes(memory, answering(), wanted, judge=judge)
     stages = {each.stage for each in made if isinstance(each, Rejected)}
     assert "answer" in stages
     assert stages <= {"answer", "set"}
@@ -453,6 +471,15 @@ async def test_the_stem_must_name_the_place_in_any_of_its_names(memory: Memory) 
     assert isinstance(good, Question)
 
 
+async def test_a_place_whose_name_another_one_holds_is_not_named(memory: Memory) -> None:
+    memory.define_places([PlaceNames(code="XB", names=("Verrow",))])
+    memory.define_places([PlaceNames(code="XC", names=("Verrow Major",))])
+    memory.add(rule(1, place="XB"))
+    stems = ("When, in Verrow Major, is it due?", "When is it due from Verrow to Verrow Major?")
+    made = [await outcomes(memory, answering(stem=stem), Wanted(count=1)) for stem in stems]
+    assert [isinstance(each, Question) for (each,) in made] == [False, True]
+
+
 async def test_a_stem_may_name_a_place_inside_that_of_the_rule(memory: Memory) -> None:
     memory.add(rule(1, place="CN-HN"))
     model = answering(stem="Wil in Changsha: what about {thing}?")
@@ -475,7 +502,7 @@ async def test_seed_questions_of_the_callers_own_are_the_examples(memory: Memory
     memory.add(rule(1))
     model = answering()
     own = question("own", [("x", 1)])
-    async for _ in generate(memory, model, Wanted(count=1), seeds=[own]):
+    async for _ in drafts(memory, model, Wanted(count=1), seeds=[own]):
         pass
     assert "ladders: own?" in writer_requests(model)[0].messages[2].content
 
@@ -504,19 +531,85 @@ async def test_a_model_that_is_gone_stops_the_work_after_three_drafts(memory: Me
         await outcomes(memory, missing, Wanted(count=1))
 
 
-async def test_skipped_drafts_leave_the_others_as_they_are(memory: Memory) -> None:
+class Outage(ScriptedModel):
+    """Refuses the requests of these numbers, from 1."""
+
+    def __init__(self, refused: range, model: ScriptedModel) -> None:
+        super().__init__(model._answer)
+        self._refused = refused
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        if len(self.requests) + 1 in self._refused:
+            self.requests.append(request)
+            raise ModelError("connection refused")
+        async for item in super().stream(request):
+            yield item
+
+
+async def test_a_judge_that_is_gone_stops_the_work_after_three_drafts(memory: Memory) -> None:
+    memory.add([rule(n) for n in range(9)])
+    gone = ScriptedModel("", error=ModelError("connection refused"))
+    with pytest.raises(ModelError, match=r"3 drafts.*The judge failed: connection refused"):
+        await outcomes(memory, answering(), Wanted(count=9), judge=gone)
+    missing = ScriptedModel("", error=ModelMissing("run: comity models pull"))
+    with pytest.raises(ModelMissing):
+        await outcomes(memory, answering(), Wanted(count=1), judge=missing)
+
+
+@pytest.mark.parametrize("judging", [False, True], ids=["writer", "judge"])
+async def test_drafts_that_no_model_answered_are_tried_again(
+    memory: Memory, tmp_path: Path, judging: bool
+) -> None:
+    memory.add([rule(n) for n in range(6)])
+    wanted, path = Wanted(count=4), tmp_path / "fair.jsonl"
+    whole = await write_exam_files(tmp_path / "whole.jsonl", memory, answering(), wanted)
+    flaky = Outage(range(1, 3), answering())
+    writer, judge = (answering(), flaky) if judging else (flaky, answering())
+    first = await write_exam_files(path, memory, writer, wanted, judge=judge)
+    assert len(first.questions) == 2
+    assert ["refused" in each.reasons[0] for each in first.rejected] == [True, True]
+    assert [each.stage for each in first.rejected] == ["judge" if judging else "model"] * 2
+    again = await write_exam_files(path, memory, writer, wanted, judge=judge)
+    assert {each.id for each in again.questions} == {each.id for each in whole.questions}
+    assert again.rejected == ()
+    assert rejected_file(path).read_text("utf-8") == ""
+
+
+async def test_drafts_that_are_done_leave_the_others_as_they_are(memory: Memory) -> None:
     memory.add([rule(n) for n in range(9)])
     wanted = Wanted(count=5)
     whole = [each async for each in drafts(memory, answering(), wanted)]
-    rest = [each async for each in drafts(memory, answering(), wanted, skip=2)]
-    assert rest == whole[2:]
+    rest = [each async for each in drafts(memory, answering(), wanted, done={1, 3})]
+    assert rest == [(number, each) for number, each in whole if number not in (1, 3)]
 
 
 def test_the_share_that_survived_is_of_the_drafts() -> None:
-    failed = Rejected(stage="model", reasons=("silent",))
-    settled = settle([question("1", []), failed, failed, question("ladder", [])], seed=0)
-    assert settled.survived_share == 0.5
-    assert Generated().survived_share is None
+    failed = Rejected(kind="concept", stage="model", reasons=("silent",))
+    two = [question(name, [], kind="scenario") for name in ("1", "ladder")]
+    boundary = question("code!", [], kind="boundary")
+    ambiguous = Rejected(kind="precedence", **AMBIGUOUS)
+    settled = settle([*two, failed, failed, boundary, ambiguous], seed=0)
+    assert (settled.survived_share, settled.drafts) == (0.5, 4)
+    assert Generated(questions=settled.questions[2:]).survived_share is None
+
+
+def test_a_draft_that_comes_late_does_not_oust_the_one_that_it_resembles() -> None:
+    late, there = (question(name, [], kind="scenario", stem="When?") for name in ("1", "2"))
+    mended = there.model_copy(update={"analysis": "Mended."})
+    settled = settle([late, there], seed=0, there={"2": mended}, given={"2"})
+    assert settled.questions == (mended,)
+    assert settle([late, there], seed=0).questions[0].id == "1"
+
+
+AMBIGUOUS: Any = {"stage": "form", "reasons": ("ambiguous",)}
+
+
+def test_a_rejected_draft_of_an_earlier_version_is_the_models_by_stage_or_question() -> None:
+    written = question("1", [], kind="concept")
+    assert by_model(Rejected(stage="model", reasons=("silent",)))
+    assert by_model(Rejected(question=written, **AMBIGUOUS))
+    assert not by_model(Rejected(**AMBIGUOUS))
+    assert not by_model(Rejected(question=question("2", [], kind="boundary"), **AMBIGUOUS))
 
 
 # Files
@@ -609,6 +702,39 @@ async def test_drafts_begun_with_other_settings_are_not_continued(
         await write_exam_files(path, memory, answering(), Wanted(count=1, seed=2))
 
 
+async def test_drafts_are_not_continued_with_other_rules_examples_or_models(
+    memory: Memory, tmp_path: Path
+) -> None:
+    memory.add([rule(1), rule(2)])
+    path, wanted = tmp_path / "fair.jsonl", Wanted(count=1)
+    await write_exam_files(path, memory, answering(), wanted)
+    own = question("own", [("x", 1)])
+    with pytest.raises(ExamError, match=r"\(the examples were others\)"):
+        await write_exam_files(path, memory, answering(), wanted, seeds=[own])
+    with pytest.raises(ExamError, match=r"\(model was 'scripted'\): give the same"):
+        write_made(path, [], wanted)
+    with Memory.open("sqlite://", embedder=HashEmbedder(32), clock=memory.clock) as other:
+        other.add([rule(1), rule(2)])
+        with pytest.raises(ExamError, match=r"\(embedder was 'hash.*'\)"):
+            await write_exam_files(path, other, answering(), wanted)
+    memory.amend("Fair Act/2", {"text": "Whoever lets canoes keeps the deposit for nine days."})
+    with pytest.raises(ExamError, match=r"\(the rules in force were others\)"):
+        await write_exam_files(path, memory, answering(), wanted)
+
+
+async def test_drafts_of_an_earlier_version_are_not_continued(
+    memory: Memory, tmp_path: Path
+) -> None:
+    memory.add([rule(1), rule(2)])
+    path, file = tmp_path / "fair.jsonl", tmp_path / "fair.drafts.jsonl"
+    await write_exam_files(path, memory, answering(), Wanted(count=1))
+    head, *rest = file.read_text("utf-8").splitlines()
+    old = {k: v for k, v in json.loads(head).items() if k not in ("seeds", "rules", "embedder")}
+    file.write_text("\n".join((json.dumps(old), *rest, "")), encoding="utf-8")
+    with pytest.raises(ExamError, match="not begun by this version of Comity"):
+        await write_exam_files(path, memory, answering(), Wanted(count=2))
+
+
 async def test_settings_that_led_to_no_draft_bind_nobody(memory: Memory, tmp_path: Path) -> None:
     memory.add(rule(1))
     path = tmp_path / "fair.jsonl"
@@ -644,6 +770,67 @@ async def test_a_damaged_line_is_named(memory: Memory, tmp_path: Path, spoilt: s
     file.write_text("\n".join((*lines[:2], spoilt or lines[1])) + "\n", encoding="utf-8")
     with pytest.raises(ExamError, match="line 3 is no draft: delete this line"):
         await write_exam_files(path, memory, answering(), Wanted(count=2))
+
+
+# What somebody has made of an exam
+
+
+async def test_a_larger_count_leaves_the_lines_that_are_there_as_they_are(
+    memory: Memory, tmp_path: Path
+) -> None:
+    memory.add([rule(n) for n in range(9)])
+    path, model = tmp_path / "fair.jsonl", answering()
+    code = question("code", [], kind="boundary", origin="ruling", pair="one")
+    await write_exam_files(path, memory, model, Wanted(count=4), made=[code])
+    first, second, third, *_ = read_exam(path).questions
+    doubted = {"status": "retired", "reason": "ambiguous: read by hand"}
+    mended = [
+        first.model_copy(update=doubted),
+        second.model_copy(update={"analysis": "Mended."}),
+        code.model_copy(update=doubted | {"stem": "Spoilt?"}),
+        question("mine", []),
+        third.model_copy(update={"id": "renamed"}),
+    ]
+    write_exam(path, mended)  # the third and the fourth one are gone
+    made = await write_exam_files(path, memory, model, Wanted(count=7), made=[code])
+    lines = {each.id: each for each in read_exam(path).questions}
+    assert [lines[each.id] for each in mended if each.id != "code"] == [*mended[:2], *mended[3:]]
+    assert lines["code"] == code.model_copy(update=doubted)
+    assert len(lines) == 2 + 3 + 3
+    assert third.id not in lines
+    removed = [each for each in made.rejected if each.stage == "set"]
+    assert [each.reasons for each in removed] == [("Its line was removed from the exam.",)] * 2
+    letters = Counter(lines[each.id].answer for each in made.questions if each.id[:2] == "0-")
+    assert max(letters.values()) <= 2
+    await write_exam_files(path, memory, model, Wanted(count=7), made=[code])
+    assert {each.id: each for each in read_exam(path).questions} == lines
+
+
+async def test_an_exam_that_was_deleted_is_written_anew(memory: Memory, tmp_path: Path) -> None:
+    memory.add([rule(n) for n in range(4)])
+    path, model = tmp_path / "fair.jsonl", answering()
+    await write_exam_files(path, memory, model, Wanted(count=2))
+    path.write_text("", encoding="utf-8")
+    assert (await write_exam_files(path, memory, model, Wanted(count=2))).questions == ()
+    path.unlink()
+    assert len((await write_exam_files(path, memory, model, Wanted(count=2))).questions) == 2
+    assert len(writer_requests(model)) == 2
+
+
+def test_questions_made_without_a_model_are_written_anew_but_for_what_somebody_said(
+    tmp_path: Path,
+) -> None:
+    path, wanted = tmp_path / "fair.jsonl", Wanted(count=1)
+    fields = {"kind": "boundary", "origin": "ruling"}
+    made = [question("q" * n, [], pair=f"pair {n}", **fields) for n in range(1, 5)]
+    write_made(path, made, wanted)
+    said = {"status": "flagged", "reason": "odd"}
+    overtaken = {"status": "retired", "reason": "rule x: version 1 was repealed by version 2"}
+    write_exam(path, [made[0].model_copy(update=said), made[1].model_copy(update=overtaken)])
+    write_made(path, [*made[:2], made[3]], wanted)
+    assert read_exam(path).questions == (made[0].model_copy(update=said), made[1])
+    write_made(path, made, wanted)
+    assert [each.id for each in read_exam(path).questions] == ["q", "qq"]
 
 
 # Own seeds

@@ -111,6 +111,34 @@ def test_of_rules_with_one_name_the_one_with_the_words_is_meant() -> None:
         assert keys(tie([question(PRINCIPLE)], rules)[0]) == [("r3", 1)]
 
 
+def test_of_versions_the_one_that_is_not_repealed_and_the_newest_with_the_words_is_meant() -> None:
+    amended = LEASH.model_copy(update={"version": 2, "text": "遛狗应当牵短绳。"})
+    restored = LEASH.model_copy(update={"version": 3})
+    repealed = LEASH.model_copy(update={"version": 4, "status": "repealed"})
+    for rules, version in (([LEASH, amended], 1), ([LEASH, amended, restored, repealed], 3)):
+        for order in (rules, rules[::-1]):
+            assert keys(tie([question(PRINCIPLE)], order)[0]) == [("r3", version)]
+
+
+def test_a_rule_that_has_only_the_name_in_common_is_not_tied() -> None:
+    other = LEASH.model_copy(update={"text": "车辆在市区行驶不得超过每小时三十公里。"})
+    assert tie([question(PRINCIPLE)], [other])[0].rules == ()
+
+
+def test_a_text_that_a_file_has_cut_is_still_the_rules() -> None:
+    longer = LEASH.model_copy(update={"text": LEASH.text + "车辆在市区行驶不得超过三十公里。" * 9})
+    assert keys(tie([question(PRINCIPLE)], [longer])[0]) == [("r3", 1)]
+
+
+@pytest.mark.parametrize("location", ["湖港", "星岭"])
+def test_of_rules_with_one_name_and_text_that_of_the_location_is_meant(location: str) -> None:
+    rules = [
+        LEASH.model_copy(update={"id": name, "audience": (name,)}) for name in ("湖港", "星岭")
+    ]
+    asked = question(PRINCIPLE).model_copy(update={"location": location})
+    assert keys(tie([asked], rules)[0]) == [(location, 1)]
+
+
 def test_a_question_that_is_tied_stays_as_it_is() -> None:
     asked = question(PRINCIPLE, RuleRef(id="mine", version=4))
     assert tie([asked], [LEASH]) == (asked,)

@@ -42,7 +42,7 @@ def prepared(memory: Memory, budget: int = 1000) -> Put:
 
 
 def test_a_ruling_names_what_is_kept_and_what_gave_way_to_what(memory: Memory) -> None:
-    told = ruling_told(ASKED, prepared(memory))
+    told = ruling_told(prepared(memory))
     assert [rule["id"] for rule in told["kept"]] == ["lead"]
     (lost,) = told["overruled"]
     assert (lost["id"], lost["reason"], lost["winner"]) == ("free", "higher authority", "lead")
@@ -52,17 +52,17 @@ def test_a_ruling_names_what_is_kept_and_what_gave_way_to_what(memory: Memory) -
 
 def test_a_ruling_says_what_the_budget_left_out(memory: Memory) -> None:
     put_small = prepared(memory, budget=1)
-    told = ruling_told(ASKED, put_small)
+    told = ruling_told(put_small)
     assert [rule["id"] for rule in told["left_out"]] == ["lead"]
     assert told["gold_sent"] == 0.0
-    text = ruling_text(ASKED, put_small)
+    text = ruling_text(put_small)
     assert "1. By-laws Article 1 (`lead`, version 1, local, `world`), *left out by the budget*" in (
         text
     )
 
 
 def test_a_ruling_is_told_to_a_reader(memory: Memory) -> None:
-    text = ruling_text(ASKED, prepared(memory))
+    text = ruling_text(prepared(memory))
     assert text.splitlines() == [
         "Mode comity: in `world`, at 2030-06-01 12:00 UTC, revision 2; "
         "gold rules: 50% found, 50% in the prompt",
@@ -83,12 +83,12 @@ def prepared_tokens(text: str) -> int:
 
 def test_where_nothing_is_searched_no_recall_is_told(memory: Memory) -> None:
     base = put(ASKED, "base", None, estimate_tokens, ExamOptions())
-    assert ruling_text(ASKED, base) == "Mode base: no rules."
-    assert ruling_told(ASKED, base)["gold_found"] is None
+    assert ruling_text(base) == "Mode base: no rules."
+    assert ruling_told(base)["gold_found"] is None
     untied = ASKED.model_copy(update={"rules": ()})
     memory.add(LEAD)
     found = put(untied, "comity", memory, estimate_tokens, ExamOptions())
-    assert "gold rules" not in ruling_text(untied, found)
+    assert "gold rules" not in ruling_text(found)
 
 
 def test_without_inspect_the_tasks_name_the_package_to_install() -> None:

@@ -186,9 +186,10 @@ def test_where_nothing_is_scored_there_is_no_accuracy() -> None:
 
 
 def test_an_answer_that_was_cut_says_what_to_do() -> None:
-    log = taken(answering(said("Let me think about", stop="max_tokens")))
+    log = taken(answering(said("The answer is B. Or is", stop="max_tokens")))
     (score,) = (samples(log)["dogs"].scores or {}).values()
-    assert str(score.explanation).endswith("raise --max-tokens")
+    told = "B may not be its last word; the answer was cut at its longest: raise --max-tokens"
+    assert score.explanation == f"not scored: {told}"
 
 
 def test_an_empty_answer_is_no_response() -> None:
@@ -214,6 +215,7 @@ def test_the_ruling_stands_in_the_log() -> None:
     assert "By-laws Article 1 (`lead`, version 1" in str(info.data)
     assert log.eval.metadata is not None
     assert (log.eval.metadata["revision"], log.eval.metadata["mode"]) == (2, "comity")
+    assert log.eval.metadata["turns"] is False
 
 
 @pytest.mark.parametrize("mode", ["base", "comity", "oracle"])

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from comity.errors import ModelMissing
+from comity.alignment.wording import words_of
+from comity.errors import ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.exams import Question
 from comity.evaluation.quality import (
     Trial,
@@ -15,8 +16,7 @@ from comity.evaluation.quality import (
     judge_question,
     judge_version,
     trial,
-    version_of,
-    words_of,
+    trial_version,
 )
 from comity.models.scripted import ScriptedModel
 from comity.records import Reply, Request, Rule, Scope
@@ -60,7 +60,7 @@ async def test_a_question_passes_when_all_four_checks_hold() -> None:
     assert verdict.passed
     assert verdict.faults == ()
     assert (verdict.judge, verdict.critique) == ("judge-x", "Only six fits.")
-    assert verdict.version == judge_version("en")
+    assert verdict.version == judge_version(words_of("quality", "en"))
 
 
 @pytest.mark.parametrize("check", ["stem", "one_right", "analysis", "answer"])
@@ -118,11 +118,14 @@ async def test_a_judge_that_answers_off_schema_is_kept_as_failed(answer: str) ->
     assert verdict.faults == (f"The judge gave no verdict: {verdict.failed}",)
 
 
-async def test_a_judge_that_fails_or_is_cut_off_is_kept_as_failed() -> None:
-    missing = await verdict_of(ScriptedModel(["x"], error=ModelMissing("no such model")))
-    assert (missing.passed, missing.failed) == (False, "no such model")
-    torn = await verdict_of(ScriptedModel([json.dumps(GOOD)], cut_after=1))
-    assert "cut before its end" in torn.failed
+@pytest.mark.parametrize("error", [ModelMissing("no such model"), ModelError("refused")])
+async def test_a_judge_that_cannot_be_asked_is_no_verdict_but_an_error(error: ModelError) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        await verdict_of(ScriptedModel(["x"], error=error))
+    with pytest.raises(ModelError, match="cut before its end"):
+        await verdict_of(ScriptedModel([json.dumps(GOOD)], cut_after=1))
+    with pytest.raises(type(error), match=str(error)):
+        await trial(ScriptedModel(["B"], error=error), QUESTION, [RULE])
 
 
 async def test_a_judge_whose_answer_reached_its_limit_is_kept_as_failed() -> None:
@@ -136,9 +139,8 @@ async def test_a_judge_whose_answer_reached_its_limit_is_kept_as_failed() -> Non
 
 
 async def test_a_judge_that_is_too_slow_is_kept_as_failed() -> None:
-    slow = ScriptedModel([json.dumps(GOOD)], delay=5)
-    verdict = await judge_question(slow, QUESTION, [RULE], timeout=0.01)
-    assert verdict.failed == "scripted did not answer within 0.01 seconds"
+    verdict = await verdict_of(ScriptedModel([""], error=ModelTimeout("silent for 5 seconds")))
+    assert (verdict.passed, verdict.failed) == (False, "silent for 5 seconds")
 
 
 async def test_a_verdict_that_failed_passes_nothing_whatever_its_checks_say() -> None:
@@ -156,20 +158,23 @@ async def test_a_chinese_question_is_judged_in_chinese() -> None:
     )
     verdict = await verdict_of(model, question)
     assert "命题人的解析：（无）" in model.requests[0].messages[1].content
-    assert verdict.version == judge_version("zh") != judge_version("en")
+    versions = [judge_version(words_of("quality", language)) for language in ("zh", "en")]
+    assert verdict.version == versions[0] != versions[1]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_judges_version_changes_with_any_word_of_its_prompt(language: str) -> None:
-    words = words_of(language)
+    words = words_of("quality", language)
     changed = {**words, "judge": {**words["judge"], "no_analysis": "(nothing)"}}
-    assert version_of(words) == judge_version(language) != version_of(changed)
+    assert judge_version(words) != judge_version(changed)
+    assert trial_version(words) == trial_version(changed)
     elsewhere = {**words, "trial": {"with_rules": "Else."}}
-    assert version_of(elsewhere) == version_of(words)
+    assert judge_version(words) == judge_version(elsewhere)
+    assert trial_version(words) != trial_version(elsewhere)
 
 
 def test_both_languages_have_the_same_words() -> None:
-    english, chinese = words_of("en"), words_of("zh")
+    english, chinese = words_of("quality", "en"), words_of("quality", "zh")
     assert {name: set(table) for name, table in english.items()} == {
         name: set(table) for name, table in chinese.items()
     }
@@ -224,11 +229,9 @@ async def test_a_letter_that_is_always_picked_finds_nothing() -> None:
     assert tried.faults == ()
 
 
-async def test_a_trial_whose_model_fails_or_is_too_slow_is_kept_and_is_no_pass() -> None:
-    tried = await trial(ScriptedModel(["B"], error=ModelMissing("gone")), QUESTION, [RULE])
-    assert tried.faults == ("The trial failed: gone",)
-    slow = await trial(ScriptedModel(["B"], delay=5), QUESTION, [RULE], timeout=0.01)
-    assert slow.faults == ("The trial failed: scripted did not answer within 0.01 seconds",)
+async def test_a_trial_whose_model_is_too_slow_is_kept_and_is_no_pass() -> None:
+    tried = await trial(ScriptedModel(["B"], error=ModelTimeout("silent")), QUESTION, [RULE])
+    assert tried.faults == ("The trial failed: silent",)
 
 
 async def test_a_trial_whose_model_names_no_letter_is_kept_and_is_no_pass() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comity.evaluation.exams import Question
-from comity.evaluation.quality import form_faults
+from comity.evaluation.question_form import form_faults
 from comity.records import Rule
 
 QUAY = Rule(
@@ -250,3 +250,14 @@ def test_a_stem_with_options_of_its_own_or_with_the_answer_is_told() -> None:
     (fault,) = form_faults(english(stem=stem, options=options), [])
     assert fault == "The stem holds the words of the right option A."
     assert form_faults(english(stem="Is it allowed?", options=("Allowed", "Not so")), []) == ()
+
+
+def test_a_name_inside_the_name_of_something_else_does_not_count() -> None:
+    def faults(stem: str) -> tuple[str, ...]:
+        others = ["海南藏族自治州"]
+        return form_faults(chinese(stem=stem), [], names=["海南"], others=others)
+
+    assert "it should name 海南" in faults("海南藏族自治州的押金几天退还？")[0]
+    assert faults("海南的押金与海南藏族自治州的押金，几天退还？") == ()
+    stem, names = "海南藏族自治州的押金与海南的押金，几天退还？", ["海南藏族自治州"]
+    assert form_faults(chinese(stem=stem), [], names=names, others=["海南"]) == ()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.evaluation.exams import LETTERS, Question
-from comity.evaluation.quality import balanced, set_faults
+from comity.evaluation.question_set import balanced, set_faults
 from comity.records import Scope
 
 
@@ -164,3 +164,12 @@ def test_a_question_whose_letters_cannot_be_told_from_names_keeps_its_order(
     done = balanced([question, *others], 0)
     assert done[0] == question
     assert sorted(Counter(one.answer for one in done).values()) == [2, 2, 2]
+
+
+def test_fixed_questions_keep_their_letters_and_the_others_make_up_for_them() -> None:
+    options = ("By rail", "By barge", "By mule", "By sledge")
+    questions = [asks(str(n), f"How does parcel {n} travel?", *options) for n in range(8)]
+    fixed = [question.id for question in questions[:2]]
+    found = balanced(questions, seed=3, fixed=fixed)
+    assert found[:2] == tuple(questions[:2])
+    assert set(Counter(question.answer for question in found).values()) == {2}

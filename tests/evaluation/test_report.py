@@ -310,7 +310,8 @@ def test_many_that_got_worse_are_capped_and_the_rest_counted(tmp_path: Path) -> 
     run = made(tmp_path / "run", [taken("pets", count)], items_of("pets", count, 0, 0, count))
     page = Page(report([run]).html)
     assert sum(tag == "details" for tag, _ in page.tags) == SHOWN
-    assert "pets: 5 more are not shown." in page.text
+    rest = ", ".join(f"q{number}" for number in range(SHOWN, count))
+    assert f"pets, not shown: {rest}." in page.text
 
 
 def test_what_was_left_out_and_retired_is_told(tmp_path: Path) -> None:
@@ -336,10 +337,55 @@ def test_kinds_of_questions_are_shown_where_there_are_several(tmp_path: Path, pe
 def test_runs_stand_side_by_side_and_are_compared(tmp_path: Path, pets: Run) -> None:
     other = made(tmp_path / "second", [taken("pets", 20)], items_of("pets", 8, 20, 20))
     made_report = report([pets, other])
-    rows = [line.split(" |")[0] for line in made_report.markdown.splitlines() if "| pets" in line]
+    rows = [line.split(" |")[0] for line in made_report.markdown.splitlines() if "| pets ·" in line]
     assert rows == ["| pets · first", "| pets · second"]
     text = " ".join(Page(made_report.html).text.split())
     assert "pets comity first → second 20 16 4 0 0 +20.0" in text
+
+
+def test_what_got_worse_from_run_to_run_is_named_and_shown(tmp_path: Path) -> None:
+    asked = (
+        Message(
+            role="user",
+            content="Rules in force:\n\n1. Dogs on a lead.\n\n"
+            "By the rules above, answer the following question.\nWhat of dog 3?",
+        ),
+    )
+    modes: tuple[Mode, ...] = ("comity",)
+    first = [item("pets", n, "comity", right(n) if n else wrong(n), asked=asked) for n in range(5)]
+    first[3] = first[3].model_copy(update={"sent": (RuleRef(id="dogs", version=1),)})
+    later = [item("pets", n, "comity", wrong(n) if n == 3 else right(n)) for n in range(5)]
+    runs = [
+        made(tmp_path / name, [taken("pets", 5)], items, modes=modes)
+        for name, items in (("monday", first), ("tuesday", later))
+    ]
+    made_report = report(runs)
+    pair = "pets, comity, monday → tuesday"
+    for note in (f"- {pair}: got worse: q3.", f"- {pair}: got better: q0."):
+        assert note in made_report.markdown
+    row = "| pets | comity | monday → tuesday | 5 | 3 | 1 | 1 | 0 | 0.0 |"
+    assert row in made_report.markdown
+    text = " ".join(Page(made_report.html).text.split())
+    assert f"{pair}: q3 right B, monday B, tuesday A What of dog 3? Rules sent beforedogs@1" in text
+    assert "[user] [R1] Dogs on a lead. What of dog 3? A. Yes B. No" in text
+    assert f"{pair} q0 B → A What of dog 3?" in text
+
+
+def test_answers_taken_over_are_counted(tmp_path: Path) -> None:
+    items = [item("pets", n, "base", "A", reused=n > 0) for n in range(3)]
+    run = made(tmp_path / "run", [taken("pets", 3)], items, modes=("base",))
+    text = " ".join(Page(report([run]).html).text.split())
+    assert f"{'ab' * 32} 3 of 3 2 0 0" in text
+
+
+def test_a_run_is_finished_only_with_the_oracle_of_every_question_that_names_rules(
+    tmp_path: Path,
+) -> None:
+    exam = taken("pets", 2, with_gold=("q1",))
+    items = [item("pets", n, mode, "A") for n in range(2) for mode in MODES[:2]]
+    for oracle, finished in (([], False), ([item("pets", 1, "oracle", "A")], True)):
+        run = made(tmp_path / f"{finished}", [exam], [*items, *oracle])
+        assert ("the run is not finished" not in report([run]).markdown) is finished
 
 
 def test_runs_of_the_same_name_stay_apart(tmp_path: Path) -> None:
@@ -424,7 +470,7 @@ def test_the_command_writes_the_page_and_prints_the_table(tmp_path: Path, pets: 
     ("floor", "code", "told"),
     [
         ("pets.comity=80", 0, ""),
-        ("pets.comity=80.01", 1, "first: 80.00 % is less than 80.01 %"),
+        ("pets.comity=80.01", 1, "first: 80.00 % is less than 80.01 % (20 of 20 scored)"),
         ("pets.base=41", 1, "first: 40.00 % is less than 41 %"),
         ("dogs.base=1", 1, "dogs.base is in none of the runs (there are: pets.base, pets.comity"),
     ],
@@ -443,6 +489,17 @@ def test_nothing_scored_is_below_every_floor(tmp_path: Path) -> None:
     result = run_command(tmp_path, str(run.folder), "--fail-under", "v1.2.comity=0")
     assert result.exit_code == 1
     assert "run: nothing was scored, and 0 % is asked for" in result.stderr
+
+
+@pytest.mark.parametrize(("missing", "code"), [(1, 0), (2, 1), (9, 1)])
+def test_an_accuracy_of_which_more_than_a_tenth_is_missing_is_below_every_floor(
+    tmp_path: Path, missing: int, code: int
+) -> None:
+    items = [item("pets", n, "comity", right(n) if n >= missing else "") for n in range(10)]
+    run = made(tmp_path / "run", [taken("pets", 10)], items)
+    result = run_command(tmp_path, str(run.folder), "--fail-under", "pets.comity=0")
+    assert result.exit_code == code
+    assert (f"only {10 - missing} of 10 scored" in result.stderr) is bool(code)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from comity.evaluation.cases import boundary_questions, precedence_questions
+from comity.errors import ExamError
+from comity.evaluation.cases import boundary_questions
+from comity.evaluation.conflicts import precedence_questions
 from comity.evaluation.exams import Kind, Question
+from comity.evaluation.gather import NEIGHBOUR
 from comity.evaluation.retire import review
 from comity.memory.memory import Memory
 from comity.records import Rule, RuleRef, Scope
@@ -134,7 +137,8 @@ def test_a_draft_changes_nothing_until_it_is_approved(memory: Memory) -> None:
 
 def test_what_the_memory_does_not_know_is_retired(memory: Memory) -> None:
     memory.add(PETS)
-    assert reviewed(question(1, rule="gone"), memory) == (
+    known = RuleRef(id="pets-1", version=1)
+    assert reviewed(question(rules=(known, RuleRef(id="gone", version=1))), memory) == (
         "retired",
         "rule gone: the memory does not know it",
     )
@@ -142,6 +146,89 @@ def test_what_the_memory_does_not_know_is_retired(memory: Memory) -> None:
         "retired",
         "rule pets-1: the memory does not know version 4 (its newest is version 1)",
     )
+
+
+def test_a_memory_that_knows_none_of_the_rules_is_the_wrong_one(memory: Memory) -> None:
+    memory.add(PETS)
+    with pytest.raises(ExamError, match=r"none of the 1 rules.*'gone' of tenant 'default'"):
+        review([question(1, rule="gone"), question()], memory)
+    with pytest.raises(ExamError, match="'pets-1' of tenant 'guild'"):
+        review([question(1)], memory, tenant="guild")
+
+
+def test_the_rules_of_the_tenant_in_the_scope_are_meant_unless_one_is_named(
+    memory: Memory,
+) -> None:
+    memory.add(PETS)
+    memory.add(PETS.model_copy(update={"tenant": "guild"}))
+    memory.repeal("pets-1", tenant="guild")
+    theirs = question(1, scope=Scope(tenant="guild"))
+    assert reviewed(theirs, memory)[0] == "retired"
+    assert [each.status for each in review([theirs], memory, tenant="default")] == ["active"]
+    assert reviewed(question(1), memory)[0] == "active"
+
+
+def test_a_question_is_retired_when_its_rule_has_ended(memory: Memory, clock: Clock) -> None:
+    memory.add(PETS.model_copy(update={"valid_to": clock.now + timedelta(days=30)}))
+    past = Scope(at=clock.now)
+    assert reviewed(question(1), memory)[0] == "active"
+    clock.advance(days=31)
+    assert reviewed(question(1), memory) == (
+        "retired",
+        "rule pets-1: version 1 ended on 2030-07-01",
+    )
+    assert reviewed(question(1, scope=past), memory)[0] == "active"
+
+
+def test_a_question_is_flagged_when_its_rule_gives_way_to_another(memory: Memory) -> None:
+    memory.add(PETS)
+    free = Rule(id="free", text="Dogs run free.", authority="statute", overrides=("pets-1",))
+    scope = Scope(place="CN-SH")
+    memory.add([free.model_copy(update={"id": "elsewhere", "place": "CN-BJ"})])
+    assert reviewed(question(1), memory)[0] == "active"
+    memory.add(free)
+    for asked in (question(1), question(1, scope=scope), question(1, kind="given")):
+        assert reviewed(asked, memory) == (
+            "flagged",
+            "rule pets-1: version 1 gives way to rule free (higher authority)",
+        )
+    memory.repeal("free")
+    flagged = question(1, status="flagged", reason="rule pets-1: version 1 gives way to rule free")
+    assert reviewed(flagged, memory) == ("active", "")
+
+
+def test_what_becomes_of_a_neighbour_only_flags(memory: Memory) -> None:
+    memory.add([PETS, CATS])
+    refs = (RuleRef(id="pets-1", version=1), RuleRef(id="cats", version=1, reason=NEIGHBOUR))
+    assert reviewed(question(rules=refs), memory)[0] == "active"
+    memory.repeal("cats")
+    status, reason = reviewed(question(rules=refs), memory)
+    assert status == "flagged"
+    assert "rule cats: version 1 was repealed" in reason
+
+
+@pytest.mark.parametrize("status", ["flagged", "retired"])
+@pytest.mark.parametrize("said", ["ambiguous: read by hand", ""])
+def test_what_somebody_said_of_a_question_stays(memory: Memory, status: str, said: str) -> None:
+    memory.add(PETS)
+    asked = question(1, status=status, reason=said)
+    assert review([asked], memory) == (asked,)
+    memory.amend("pets-1", {"place": "CN", "valid_from": "2026-01-01"})
+    assert review([asked], memory) == (asked,)
+    (flagged,) = review([question(1)], memory)
+    dropped = flagged.model_copy(update={"status": "retired"})  # on reading why it was flagged
+    assert review([flagged, dropped], memory) == (flagged, dropped)
+
+
+def test_what_somebody_flagged_is_retired_with_its_rule_and_both_reasons_stay(
+    memory: Memory,
+) -> None:
+    memory.add(PETS)
+    memory.repeal("pets-1")
+    (once,) = review([question(1, status="flagged", reason="ambiguous")], memory)
+    assert once.status == "retired"
+    assert once.reason.startswith("ambiguous; rule pets-1: version 1 was repealed")
+    assert review([once], memory) == (once,)
 
 
 def test_a_retired_question_is_active_again_when_the_text_comes_back(memory: Memory) -> None:

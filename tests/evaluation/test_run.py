@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.errors import ExamError, ModelError, ModelNonsense
+from comity.errors import ExamError, ModelError, ModelGarbled, ModelNonsense
 from comity.evaluation.ask import ExamOptions
-from comity.evaluation.exams import Question
+from comity.evaluation.exams import Exam, Question
 from comity.evaluation.retire import review
-from comity.evaluation.run import Examiner, Job, execute, jobs
+from comity.evaluation.run import Examiner, Job, execute, jobs, prepared
 from comity.evaluation.runs import MODES, ExamTaken, Item, Key, Mode, Plan, Run
 from comity.evaluation.score import scores
 from comity.memory.memory import Memory
@@ -75,6 +75,19 @@ class Mute(Model):
             raise ModelNonsense("mute: no choice")
         yield "Dogs bark."
         yield Reply(text="Dogs bark.")
+
+
+class Fickle(Mute):
+    """Says nothing at first, and B once it is well."""
+
+    well = False
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        self.asked.append(request)
+        if not self.well:
+            raise ModelNonsense("fickle: an empty answer")
+        yield "B"
+        yield Reply(text="B", choice_logprobs={"A": -2.0, "B": -0.1})
 
 
 def begun(folder: Path, asked: Sequence[Job], *, resume: bool = False) -> Run:
@@ -289,6 +302,35 @@ async def test_a_line_that_a_crash_tore_is_asked_again(tmp_path: Path) -> None:
     assert "May dog 2 run?" in model.asked[0].messages[-1].content
 
 
+async def test_an_empty_answer_is_kept_and_asked_for_again(tmp_path: Path) -> None:
+    asked, model = todo(many(2)), Fickle()
+    with begun(tmp_path / "r", asked) as run:
+        await execute(run, asked, examiner(model))
+        empty = dict(run.latest())
+    assert {item.not_scored for item in empty.values()} == {"fickle: an empty answer"}
+    model.well = True
+    later = await answered(tmp_path / "s", asked, examiner(model, earlier=empty))
+    with begun(tmp_path / "r", asked, resume=True) as run:
+        assert await execute(run, asked, examiner(model)) == 2
+        again = dict(run.latest())
+    for items in (later, again):
+        assert [(item.letter, item.reused) for item in items.values()] == [("B", False)] * 2
+
+
+async def test_an_endpoint_that_is_no_chat_model_ends_the_run(tmp_path: Path) -> None:
+    class Page(Model):
+        async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+            raise ModelGarbled("page: answered with text/html")
+            yield
+
+    asked = todo(many(2))
+    told = "stopped after 0 of 2 answers.*text/html"
+    with begun(tmp_path / "r", asked) as run:
+        with pytest.raises(ExamError, match=told):
+            await execute(run, asked, examiner(Page()))
+        assert list(run.items()) == []
+
+
 async def test_a_rule_that_is_not_there_ends_the_run_and_is_named(
     tmp_path: Path, shop: Memory
 ) -> None:
@@ -300,6 +342,27 @@ async def test_a_rule_that_is_not_there_ends_the_run_and_is_named(
 
 
 # What a change of the rules touches
+
+
+def test_a_repeal_or_another_text_retires_a_question_that_names_its_rules_in_words(
+    memory: Memory,
+) -> None:
+    for name, article in (("leash", "第一条"), ("bell", "第二条"), ("chip", "第三条")):
+        memory.add(Rule(id=name, title="犬法", article=article, text=f"犬只须{name}。"))
+    asked = tuple(
+        question(name, "犬？", principle=f"犬法规定：<{article}：犬只须{name}。>")
+        for name, article in (("leash", "第一条"), ("bell", "第二条"), ("chip", "第三条"))
+    )
+    memory.repeal("leash")
+    memory.amend("bell", {"text": "犬只不须bell。"})
+    now = prepared(Exam(name="dogs", questions=asked), memory, "default").questions
+    assert [(each.id, each.status) for each in now] == [
+        ("leash", "retired"),
+        ("bell", "retired"),
+        ("chip", "active"),
+    ]
+    assert [each.rules[0].version for each in now] == [1, 1, 1]
+
 
 ON_DOGS = question("dogs", "dogs leash parks", rules=(RuleRef(id="dogs", version=1),))
 ON_CATS = question("cats", "cats sleep indoors", rules=(RuleRef(id="cats", version=1),))

@@ -154,6 +154,31 @@ def test_the_moment_and_why_something_is_not_asked_make_no_other_plan(folder: Pa
         assert run.plan.started == NOW
 
 
+def test_what_an_earlier_version_did_not_note_is_not_compared(folder: Path) -> None:
+    with Run.begin(folder, plan()) as run:
+        run.append(item())
+    now = plan(
+        endpoint="http://localhost:1/v1",
+        embedder="e5:1",
+        options=plan().options | {"max_tokens": 256},
+        exams=(exam("q1", "q2", with_gold=("q1",)),),
+    )
+    with Run.begin(folder, now, resume=True) as run:
+        assert (run.plan, list(run.answered())) == (plan(), [item().key])
+    assert "relevance was 0.6, not 0.1" in refusal(
+        folder, now.model_copy(update={"options": now.options | {"relevance": 0.1}})
+    )
+
+
+def test_another_embedder_or_endpoint_is_another_plan(folder: Path) -> None:
+    with Run.begin(folder, plan(embedder="e5:1", endpoint="http://a/v1")):
+        pass
+    assert 'embedder was "e5:1", not "hash:64"' in refusal(
+        folder, plan(embedder="hash:64", endpoint="http://a/v1")
+    )
+    assert 'endpoint was "http://a/v1", not ""' in refusal(folder, plan(embedder="e5:1"))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from comity.evaluation.ask import ExamOptions, put
 from comity.evaluation.exams import Question
 from comity.evaluation.turns import Choice, tell_in_turns, turned
 from comity.models.scripted import ScriptedModel
-from comity.records import Reply, Request
+from comity.records import Reply, Request, Usage
 
 OPTIONS = ("on a leash", "free", "at noon", "never")
 
@@ -46,12 +47,14 @@ async def test_a_model_that_knows_is_asked_twice_and_its_letter_is_the_questions
     assert letter_of(model.requests[1], "at noon") == "A"
 
 
-async def test_a_model_that_always_says_b_is_asked_in_every_order() -> None:
+async def test_a_model_that_always_says_b_is_asked_in_every_order_and_chooses_nothing() -> None:
     choice, model = await asked(question(), lambda request: "B")
     assert len(model.requests) == 4
     assert [turn.first for turn in choice.turns] == ["A", "C", "B", "D"]
     assert sorted(turn.letter for turn in choice.turns) == ["A", "B", "C", "D"]
     assert len({round(value, 9) for value in choice.logprobs.values()}) == 1
+    assert (choice.letter, choice.by) == ("", "")
+    assert choice.not_scored == "the orders of the options decide nothing: A 1, B 1, C 1, D 1"
 
 
 async def test_log_probabilities_over_all_turns_decide() -> None:
@@ -65,25 +68,82 @@ async def test_log_probabilities_over_all_turns_decide() -> None:
     assert choice.letter == "B"
 
 
+class Teller:
+    """Tells of each order, by its first option, what it is scripted to."""
+
+    name = "teller"
+
+    def __init__(self, told: Mapping[str, str | Mapping[str, float]]) -> None:
+        self.told = told
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        line = next(x for x in request.messages[-1].content.splitlines() if x.startswith("A. "))
+        told = self.told[line.removeprefix("A. ")]
+        text = told if isinstance(told, str) else max(told, key=told.__getitem__)
+        yield text
+        logprobs = None if isinstance(told, str) else dict(told)
+        yield Reply(text=text, choice_logprobs=logprobs, usage=Usage(prompt_tokens=1))
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+
+async def told(about: Question, script: Mapping[str, str | Mapping[str, float]]) -> Choice:
+    model, options = Teller(script), ExamOptions()
+    return await tell_in_turns(
+        model, about, put(about, "base", None, model.count_tokens, options), options
+    )
+
+
 async def test_without_log_probabilities_the_most_chosen_option_is_the_answer() -> None:
-    wanted = iter(["on a leash", "free", "free", "never"])
-
-    class Votes(ScriptedModel):
-        """Tells no log-probabilities, as an endpoint with constrained output only."""
-
-        async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
-            async for piece in super().stream(request):
-                if isinstance(piece, Reply):
-                    yield piece.model_copy(update={"choice_logprobs": None})
-                else:
-                    yield piece
-
-    about = question()
-    model = Votes(lambda request: letter_of(request, next(wanted)))
-    options = ExamOptions()
-    prepared = put(about, "base", None, model.count_tokens, options)
-    choice = await tell_in_turns(model, about, prepared, options)
+    script = {"on a leash": "A", "at noon": "D", "free": "A", "never": "A"}
+    choice = await told(question(), script)
+    assert [turn.letter for turn in choice.turns] == ["A", "B", "B", "D"]
     assert (choice.letter, choice.by, choice.logprobs) == ("B", "constrained", {})
+
+
+async def test_a_model_that_always_gives_one_letter_without_chances_is_not_scored() -> None:
+    choice = await told(question(("yes", "no")), {"yes": "A", "no": "A"})
+    assert (choice.letter, choice.by) == ("", "")
+    assert choice.not_scored == "the orders of the options decide nothing: A 1, B 1"
+
+
+async def test_a_letter_that_is_not_told_is_at_most_as_likely_as_all_that_is_not() -> None:
+    script = {"yes": {"A": -0.0001}, "no": {"A": -0.69, "B": -0.70}}
+    choice = await told(question(("yes", "no")), script)
+    assert [turn.letter for turn in choice.turns] == ["A", "B"]
+    assert choice.letter == "A"
+    assert choice.logprobs["B"] == pytest.approx((math.log(1e-4) - 0.69) / 2, abs=0.001)
+
+
+async def test_a_letter_for_which_no_room_is_left_still_has_a_log_probability() -> None:
+    script = {"yes": {"A": 0.0}, "no": {"A": -0.69, "B": -0.70}}
+    choice = await told(question(("yes", "no")), script)
+    assert choice.letter == "A"
+    assert choice.logprobs["B"] == pytest.approx((-25 - 0.69) / 2)
+
+
+async def test_each_turn_keeps_what_was_written_and_how_it_was_read() -> None:
+    choice, _ = await asked(
+        question(),
+        lambda request: (
+            "Answer: B" if "\nA. on" in str(request.messages[-1].content) else "Who knows?"
+        ),
+    )
+    first, second, *_ = choice.turns
+    assert (first.text, first.letter, first.scored_by, first.not_scored) == (
+        "Answer: B",
+        "B",
+        "text",
+        "",
+    )
+    assert (second.text, second.letter, second.scored_by, second.not_scored) == (
+        "Who knows?",
+        "",
+        "",
+        "no letter",
+    )
+    assert (choice.letter, choice.by, choice.text) == ("B", "text", "Answer: B")
 
 
 async def test_the_tokens_of_all_turns_are_counted() -> None:

@@ -9,19 +9,15 @@ judge is measured by `judge_check.py`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import re
-import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from comity.alignment.compose import prompt_language
+from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelError, ModelMissing
 from comity.models.chat import ChatModel, complete
 from comity.records import VERBATIM, Message, Record, Request, Rule, Usage
@@ -119,7 +115,7 @@ async def judge(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"criteria {names}: give at least one, each with a name of its own")
     language = prompt_language(question + answer)
-    begun = Judgement(judge=model.name, version=version_of(language), outcomes=())
+    begun = Judgement(judge=model.name, version=judge_version(language), outcomes=())
     if not answer.strip():
         return _failed(begun, names, "the answer is empty")
     request = judge_request(question, answer, criteria, language)
@@ -145,7 +141,7 @@ def judge_request(
     question: str, answer: str, criteria: Sequence[Criterion], language: str
 ) -> Request:
     """What a judge model is sent. `language` is `zh` or `en`."""
-    words = _wording(language)
+    words = _words(language)
     labels = _labels(len(criteria))
     parts = [
         words["question"].format(question=_data(question)),
@@ -167,17 +163,13 @@ def judge_request(
     )
 
 
-@cache
-def version_of(language: str) -> str:
+def judge_version(language: str) -> str:
     """Name of the judge's prompt and schema: changes with every word of them."""
-    told = json.dumps([_wording(language), _schema(_labels(1))], sort_keys=True)
-    return f"{language}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    return f"{language}-{version_of(_words(language), _schema(_labels(1)))}"
 
 
-@cache
-def _wording(language: str) -> Mapping[str, str]:
-    file = files("comity.alignment") / "prompts" / f"judge_{language}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def _words(language: str) -> Mapping[str, Any]:
+    return words_of("judge", language, package="comity.alignment")
 
 
 def _labels(count: int) -> list[str]:
@@ -214,9 +206,7 @@ def _read(text: str, count: int) -> list[_Judged]:
     try:
         judged = _REPLY.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        raise ValueError(schema_fault(error)) from error
     if set(judged) != set(_labels(count)):
         raise ValueError(f"it judges {', '.join(judged) or 'nothing'} of {count} criteria")
     return [judged[label] for label in _labels(count)]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from comity.evaluation.run import Examiner, Job
     from comity.evaluation.runs import Item, Key, Mode, Plan, Run
     from comity.memory.memory import Memory
+    from comity.models.chat import ChatModel
 
-_MODES = ("base", "comity", "oracle")
 _PARALLEL = 8  # requests at once to a server; a model on this machine works on one
 
 
@@ -40,12 +40,14 @@ class ModesType(click.ParamType["tuple[Mode, ...]"]):
         ctx: click.Context | None,
     ) -> tuple[Mode, ...]:
         """The modes in a list with commas, in their usual order."""
+        from comity.evaluation.runs import MODES
+
         if isinstance(value, tuple):
             return value
         named = {part.strip() for part in value.split(",") if part.strip()}
-        if not named or not named <= set(_MODES):
-            self.fail(f"{value!r}: known are {', '.join(_MODES)}", param, ctx)
-        return tuple(mode for mode in ("base", "comity", "oracle") if mode in named)
+        if not named or not named <= set(MODES):
+            self.fail(f"{value!r}: known are {', '.join(MODES)}", param, ctx)
+        return tuple(mode for mode in MODES if mode in named)
 
 
 @click.group("exam")
@@ -96,6 +98,14 @@ def exam_group() -> None:
     show_default=True,
     help="Ask in two orders of the options, and in all where these differ; or in one.",
 )
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Longest answer where the letter is read from the text (reasoning models: 4096).",
+)
 @fail_under_option
 @settings_options("memory", "tenant", "embedder", "model", "base_url", "timeout")
 @settings_options("place", "hits", "relevance", "budget", "seed")
@@ -113,44 +123,73 @@ def run_command(
     skip_bad: bool,
     parallel: int | None,
     turns: bool,
+    max_tokens: int,
     floors: tuple[Floor, ...],
 ) -> None:
     """Put exams to a model, and keep every prompt, ruling and answer in a folder.
 
     A run that is stopped is continued with --resume. Questions whose rules have changed since
-    they were written are not asked.
+    they were written are not asked, in any mode, where there is a memory that says so.
     """
     from comity.evaluation.exams import read_exam
-    from comity.evaluation.run import Examiner, prepared
+    from comity.evaluation.run import Examiner
     from comity.evaluation.runs import Run
 
     if resume and out is None:
         raise click.UsageError("--resume needs --out: the folder of the run to be continued")
     exams = [read_exam(file, skip_bad=skip_bad) for file in files]
     _check_names(exams, modes, floors)
-    needs_memory = "comity" in modes or ("oracle" in modes and session.has_memory())
-    memory = session.open_memory() if needs_memory else None
+    searched = "comity" in modes or ("oracle" in modes and session.has_memory())
+    memory = session.open_memory() if searched else _book(session)
     try:
-        if memory is not None:
+        if searched and memory is not None:
             _check_scope(session, memory)
-        exams = [prepared(exam, memory, session.settings.tenant) for exam in exams]
+        tenant = session.settings.tenant
+        exams = [_prepared(exam, memory, tenant, searched=searched) for exam in exams]
         model = session.open_model()
-        options = _options(session, turns)
-        plan, todo = _plan(session, files, exams, modes, limit, memory, model.name, options)
-        earlier = _earlier(changed, model.name, turns)
+        options = _options(session, turns, max_tokens)
+        used = memory if searched else None
+        plan, todo = _plan(session, files, exams, modes, limit, used, model, options)
+        earlier = _earlier(changed, model.name, options)
         examiner = Examiner(model, memory, options, earlier)
         folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        if resume and not (folder / "run.json").exists():
+            note(f"there is no run in {folder} to be continued: a new one begins")
         with Run.begin(folder, plan, resume=resume) as run:
             note_plan(plan, exams, todo, folder)
             if resume:
-                note(f"{len(run.latest())} of them are there already")
+                note(f"{len(run.answered())} of them are there already")
             at_once = parallel or (_PARALLEL if model.name.startswith("openai:") else 1)
             _execute(run, todo, examiner, at_once)
-            missed = say_scores(run, floors)
+            missed = say_scores(run, floors, changed=changed)
     finally:
         if memory is not None:
             memory.close()
     context.exit(1 if missed else 0)
+
+
+def _book(session: Session) -> Memory | None:
+    """The memory's book of record, which says what has been retired; None where there is none."""
+    from comity.errors import NotFound
+
+    try:
+        return session.open_book()
+    except NotFound:
+        return None
+
+
+def _prepared(exam: Exam, memory: Memory | None, tenant: str, *, searched: bool) -> Exam:
+    """The exam as the rules now stand; as it is where none is searched and all are unknown."""
+    from comity.errors import ExamError
+    from comity.evaluation.run import prepared
+
+    try:
+        return prepared(exam, memory, tenant)
+    except ExamError as error:
+        if searched:
+            raise ExamError(f"{exam.name}: {error}") from error
+        note(f"{exam.name} is asked as it is: {error}")
+        return exam
 
 
 def _check_names(exams: Sequence[Exam], modes: tuple[Mode, ...], floors: Sequence[Floor]) -> None:
@@ -186,13 +225,14 @@ def _plan(
     modes: tuple[Mode, ...],
     limit: int | None,
     memory: Memory | None,
-    model: str,
+    model: ChatModel,
     options: ExamOptions,
 ) -> tuple[Plan, list[Job]]:
     from importlib.metadata import version
 
-    from comity.evaluation.run import jobs, sample
+    from comity.evaluation.run import jobs, names_gold, sample
     from comity.evaluation.runs import ExamTaken, Plan
+    from comity.models.openai import OpenAIModel, without_credentials
 
     seed = session.settings.seed or 0
     drawn = [sample(exam, limit, seed) for exam in exams]
@@ -204,15 +244,18 @@ def _plan(
             questions=tuple(question.id for question in questions),
             left_out=exam.left_out,
             retired={q.id: q.reason for q in exam.questions if q.status == "retired"},
+            with_gold=tuple(question.id for question in questions if names_gold(question)),
         )
         for exam, file, questions in zip(exams, files, drawn, strict=True)
     ]
     plan = Plan(
-        model=model,
+        model=model.name,
+        endpoint=without_credentials(model.base_url) if isinstance(model, OpenAIModel) else "",
         modes=modes,
         exams=tuple(taken),
         memory=session.settings.memory if memory else "",
         revision=memory.revision if memory else None,
+        embedder=memory.embedder.id if memory else "",
         place=session.settings.place,
         options=options.model_dump(mode="json", exclude_none=True),
         limit=limit,
@@ -224,15 +267,16 @@ def _plan(
     return plan, list(jobs(by_name, modes))
 
 
-def _options(session: Session, turns: bool) -> ExamOptions:
+def _options(session: Session, turns: bool, max_tokens: int) -> ExamOptions:
     from comity.evaluation.ask import ExamOptions
 
-    settings = session.settings
-    names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
-    return ExamOptions(turns=turns, **{name: getattr(settings, name) for name in names})
+    names = ("place", "tenant", "hits", "relevance", "budget", "seed")
+    given = {name: getattr(session.settings, name) for name in names}
+    return ExamOptions(turns=turns, max_tokens=max_tokens, **given)
 
 
-def _earlier(folder: Path | None, model: str, turns: bool) -> Mapping[Key, Item]:
+def _earlier(folder: Path | None, model: str, options: ExamOptions) -> Mapping[Key, Item]:
+    """The answers of an earlier run that may stand."""
     from comity.errors import ExamError
     from comity.evaluation.runs import Run
 
@@ -244,17 +288,21 @@ def _earlier(folder: Path | None, model: str, turns: bool) -> Mapping[Key, Item]
             f"--changed {folder}: its answers are those of {run.plan.model}, not of {model}: "
             f"give --model {run.plan.model}, or leave --changed away"
         )
-    if run.plan.options.get("turns") != turns:
-        flag = "--no-turns" if turns else "--turns"
+    if run.plan.options.get("turns") != options.turns:
+        flag = "--no-turns" if options.turns else "--turns"
         raise ExamError(f"--changed {folder}: it was asked with {flag}: give it, too")
-    return run.latest()
+    if run.plan.options.get("max_tokens", 256) == options.max_tokens:
+        return run.latest()
+    # what was written may be longer or shorter now, and a letter that was cut off may be there
+    told = ("logprobs", "constrained")
+    return {key: item for key, item in run.latest().items() if item.scored_by in told}
 
 
 def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:
     from comity.evaluation.run import execute
 
     with progress_bar("answers", "answers") as advance:
-        done = len(run.latest())
+        done = len(run.answered())
 
         def seen(_: Item) -> None:
             nonlocal done

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +16,12 @@ from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
 if TYPE_CHECKING:
-    from comity.evaluation.exams import Question, Rejected
-    from comity.evaluation.from_rules import Made
+    from comity.evaluation.exams import Question
     from comity.evaluation.gather import Wanted
-    from comity.evaluation.generate import Generated
+    from comity.evaluation.settle import Generated, Outcome
     from comity.memory.memory import Memory
     from comity.models.chat import ChatModel
 
-_KINDS = ("scenario", "concept", "boundary", "precedence")
-_BY_MODEL = ("scenario", "concept")
 _NAMED = 10  # known domains, places and audiences in a message
 _LONGEST = 160  # characters of a reason on stderr; all of it is in the file
 
@@ -42,12 +38,14 @@ class KindsType(click.ParamType["tuple[str, ...]"]):
         ctx: click.Context | None,
     ) -> tuple[str, ...]:
         """The kinds in a list with commas, in their usual order."""
+        from comity.evaluation.from_rules import KINDS
+
         if isinstance(value, tuple):
             return value
         named = {part.strip() for part in value.split(",") if part.strip()}
-        if not named or not named <= set(_KINDS):
-            self.fail(f"{value!r}: known are {', '.join(_KINDS)}", param, ctx)
-        return tuple(kind for kind in _KINDS if kind in named)
+        if not named or not named <= set(KINDS):
+            self.fail(f"{value!r}: known are {', '.join(KINDS)}", param, ctx)
+        return tuple(kind for kind in KINDS if kind in named)
 
 
 @click.command("generate")
@@ -61,8 +59,7 @@ class KindsType(click.ParamType["tuple[str, ...]"]):
 @click.option(
     "--kinds",
     type=KindsType(),
-    default=",".join(_KINDS),
-    show_default=True,
+    show_default="all",
     help="scenario and concept are written by the model; boundary and precedence need none.",
 )
 @click.option("--domain", default="", help="Only rules of this domain.")
@@ -103,7 +100,7 @@ class KindsType(click.ParamType["tuple[str, ...]"]):
 def generate_command(
     session: Session,
     count: int,
-    kinds: tuple[str, ...],
+    kinds: tuple[str, ...] | None,
     domain: str,
     place: str,
     audience: tuple[str, ...],
@@ -116,31 +113,32 @@ def generate_command(
 ) -> None:
     """Make an exam from the rules in force.
 
-    The count is shared evenly over the kinds. Precedence questions are as many as there are
-    conflicts, boundary questions come in pairs (before and after a date, inside and outside a
-    place, for and against an audience) and fill up what precedence leaves. Both follow from the
-    rules' dates, places, audiences and ranks, without a model.
+    The count is shared evenly over the kinds. There are at most as many precedence questions as
+    there are conflicts; boundary questions come in pairs (before and after a date, inside and
+    outside a place, for and against an audience) and fill up what precedence leaves of its share.
+    Both follow from the rules' dates, places, audiences and ranks, without a model.
 
     Drafts that do not pass are kept beside the exam, in EXAM.rejected.jsonl, with the reasons.
-    A run that is stopped goes on where it was when the same command is given again; a larger
-    count adds to it.
+    A run that is stopped goes on where it was when the same command is given again, and a larger
+    count adds to it, as long as the rules stay the same. What somebody has flagged, retired, added
+    or removed in the exam stays so, and so does what was mended in a question of the model.
     """
-    from comity.evaluation.from_rules import made, shared
+    from comity.evaluation.from_rules import BY_MODEL, KINDS, made, shared
     from comity.evaluation.generate import write_made
 
     _check_name(out)
     examples = _examples(seeds)
+    kinds = kinds or KINDS
     shares = shared(count, kinds)
     with session.open_memory() as memory:
         wanted = _wanted(session, shares, max_rules, domain, place, audience, language)
         _check_matches(memory, wanted, kinds)
         follow = made(memory, wanted, shares)
-        if any(kind in shares for kind in _BY_MODEL):
+        if any(kind in BY_MODEL for kind in kinds):
             settled = _written(session, memory, wanted, judge, examples, out, follow)
         else:
-            settled = write_made(out, follow.outcomes, wanted)
-        tried = _tried(wanted, shares) | follow.tried
-        found = summary(memory, wanted, tried, settled, out)
+            settled = write_made(out, follow, wanted)
+        found = summary(memory, wanted, kinds, settled, out)
     say_json(found) if as_json else say_summary(found)
 
 
@@ -173,21 +171,22 @@ def _examples(seeds: Path | None) -> tuple[Question, ...]:
 
 def _wanted(
     session: Session,
-    shares: Mapping[str, int],
+    shares: dict[str, int],
     max_rules: int,
     domain: str,
     place: str,
     audience: tuple[str, ...],
     language: str | None,
 ) -> Wanted:
+    from comity.evaluation.from_rules import BY_MODEL
     from comity.evaluation.gather import Wanted
     from comity.records import WORLD
 
-    by_model = [kind for kind in _BY_MODEL if kind in shares]
+    by_model = [kind for kind in BY_MODEL if kind in shares]
     return Wanted.model_validate(
         {
-            "count": sum(shares.get(kind, 0) for kind in by_model) or 1,
-            "kinds": tuple(by_model) or _BY_MODEL,
+            "count": sum(shares[kind] for kind in by_model) or 1,
+            "kinds": by_model or BY_MODEL,
             "domain": domain,
             "place": place or WORLD,
             "audience": audience,
@@ -202,11 +201,11 @@ def _wanted(
 def _check_matches(memory: Memory, wanted: Wanted, kinds: Sequence[str]) -> None:
     """Raises `ExamError` where no rule matches, with the domains and places that are known."""
     from comity.errors import ExamError
-    from comity.evaluation.from_rules import matching
+    from comity.evaluation.from_rules import BY_MODEL, matching
     from comity.records import Scope
 
     memory.check_scope(Scope(tenant=wanted.tenant))
-    if matching(memory, wanted, spoken=not set(kinds) & set(_BY_MODEL)):
+    if matching(memory, wanted, spoken=not set(kinds) & set(BY_MODEL)):
         return
     rules = [stored.rule for stored in memory.rules(tenant=wanted.tenant)]
     known = {
@@ -230,7 +229,7 @@ def _written(
     judge: str | None,
     examples: Sequence[Question],
     out: Path,
-    follow: Made,
+    follow: Sequence[Outcome],
 ) -> Generated:
     """Have the model write its drafts, and put all questions into the exam."""
     from comity.evaluation.exams import Rejected
@@ -240,7 +239,7 @@ def _written(
     judging = _judge(session, judge) if judge not in (None, session.settings.model) else None
     with progress_bar("drafts", "drafts") as advance:
 
-        def tell(done: int, of: int, last: Question | Rejected | None) -> None:
+        def tell(done: int, of: int, last: Outcome | None) -> None:
             if isinstance(last, Rejected):
                 note(f"draft {done}, {last.stage}: {_short(last.reasons[0])}")
             advance(done, of)
@@ -253,7 +252,7 @@ def _written(
                 wanted,
                 judge=judging,
                 seeds=examples,
-                made=follow.outcomes,
+                made=follow,
                 progress=tell,
             )
         )
@@ -280,15 +279,6 @@ def _judge(session: Session, name: str) -> ChatModel:
     except ModelError as error:
         raise type(error)(f"the judge {name} does not answer: {error}") from error
     return model
-
-
-def _tried(wanted: Wanted, shares: Mapping[str, int]) -> dict[str, int]:
-    from comity.evaluation.generate import kind_of
-
-    if not any(kind in shares for kind in _BY_MODEL):
-        return {}
-    drawn = Counter(str(kind_of(wanted, number)) for number in range(1, wanted.count + 1))
-    return {kind: drawn[kind] for kind in wanted.kinds}
 
 
 def _short(text: str) -> str:

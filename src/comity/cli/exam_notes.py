@@ -38,11 +38,18 @@ def note_plan(plan: Plan, exams: Sequence[Exam], todo: Sequence[Job], folder: Pa
             note(f"  {without} name no gold rules and are not asked in mode oracle")
 
 
-def say_scores(run: Run, floors: Sequence[Floor]) -> list[str]:
-    """Print a run's accuracies; returns which floors they miss, which is said too."""
+def say_scores(run: Run, floors: Sequence[Floor], *, changed: Path | None) -> list[str]:
+    """Print a run's accuracies; returns which floors they miss, which is said too.
+
+    With `changed`, the run from which equal prompts' answers were taken over, their number.
+    """
     from comity.evaluation.score import scores
 
-    found = scores(run.latest().values())
+    items = run.latest().values()
+    if changed:
+        reused = sum(item.reused for item in items)
+        note(f"{len(items) - reused} asked, {reused} taken over from {changed}")
+    found = scores(items)
     say_table(
         ("exam", "mode", "asked", "scored", "right", "accuracy", "95 % interval"),
         [

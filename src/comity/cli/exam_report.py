@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from comity.evaluation.runs import Run
     from comity.evaluation.score import Score
 
-_MODES = ("base", "comity", "oracle")
+_NOT_SCORED = 0.1  # share of the answers above which an accuracy stands for too few of them
 
 
 class Floor(NamedTuple):
@@ -35,15 +35,17 @@ class FloorType(click.ParamType[Floor]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Floor:
         """The floor in an option's text."""
+        from comity.evaluation.runs import MODES
+
         if isinstance(value, Floor):
             return value
         target, _, number = str(value).rpartition("=")
         exam, _, mode = target.rpartition(".")
         percent = _number(number)
-        if not exam or mode not in _MODES or not 0 <= percent <= 100:
+        if not exam or mode not in MODES or not 0 <= percent <= 100:
             self.fail(
                 f"{value!r} is no SET.MODE=PERCENT, such as a_law.comity=70 "
-                f"(modes: {', '.join(_MODES)}; percent from 0 to 100)",
+                f"(modes: {', '.join(MODES)}; percent from 0 to 100)",
                 param,
                 ctx,
             )
@@ -63,7 +65,7 @@ fail_under_option = click.option(
     type=FloorType(),
     multiple=True,
     metavar="SET.MODE=PERCENT",
-    help="Exit code 1 where the accuracy is lower, or nothing was scored; may be repeated.",
+    help="Exit code 1 where the accuracy is lower, or more than a tenth is not scored; repeatable.",
 )
 
 
@@ -113,18 +115,21 @@ def report_command(
 
 
 def shortfalls(found: Iterable[Score], floors: Sequence[Floor], run: str = "") -> Iterator[str]:
-    """What is below its floor, or was not scored at all, in words."""
+    """What is below its floor, or of which too much was not scored, in words."""
     where = f" in run {run}" if run else ""
     for score in found:
         for floor in floors:
             if (floor.exam, floor.mode) != (score.exam, score.mode):
                 continue
             named = f"{floor.exam}.{floor.mode}{where}"
+            counted = f"{score.scored} of {score.asked} scored"
             if score.accuracy is None:
                 yield f"{named}: nothing was scored, and {floor.percent:g} % is asked for"
+            elif score.asked - score.scored > _NOT_SCORED * score.asked:
+                yield f"{named}: only {counted}, too few for a floor: see what was not scored"
             elif 100 * score.right < floor.percent * score.scored:
                 percent = 100 * score.accuracy
-                yield f"{named}: {percent:.2f} % is less than {floor.percent:g} %"
+                yield f"{named}: {percent:.2f} % is less than {floor.percent:g} % ({counted})"
 
 
 def _missed(runs: Iterable[Run], floors: Sequence[Floor]) -> list[str]:

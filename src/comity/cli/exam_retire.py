@@ -36,12 +36,15 @@ def retire_command(
 ) -> None:
     """Mark the questions of exams that changes of the rules have overtaken.
 
-    Retired: the text of a rule changed, or a rule was repealed. Flagged, to be looked at: only
-    its dates, place, audience or rank changed. Nothing else in the file is touched.
+    Retired: the text of a rule changed, or a rule was repealed or has ended. Flagged, to be
+    looked at: only its dates, place, audience or rank changed, or it gives way to another rule
+    now. What somebody else has flagged or retired stays so, and nothing else in the file is
+    touched. Without --tenant, the rules meant are those of the tenant in each question's scope.
     """
     changed = False
+    tenant = session.settings.tenant if session.loaded.sources["tenant"] != "default" else None
     with session.open_memory() as memory:
-        files = [(path, _reviewed(path, memory, session.settings.tenant)) for path in exams]
+        files = [(path, _reviewed(path, memory, tenant)) for path in exams]
     for path, reviewed in files:
         changes = [(old, new) for _, old, new in reviewed if old != new]
         _say_changes(path, [new for _, _, new in reviewed], changes)
@@ -55,7 +58,7 @@ _Reviewed = tuple[bytes, "Question | None", "Question | None"]
 """A line of the file, its question, and the same as the rules now stand."""
 
 
-def _reviewed(path: Path, memory: Memory, tenant: str) -> list[_Reviewed]:
+def _reviewed(path: Path, memory: Memory, tenant: str | None) -> list[_Reviewed]:
     """Every line of an exam. Raises `ExamError`."""
     from comity.errors import ExamError
     from comity.evaluation.exams import Question, read_exam
@@ -69,7 +72,10 @@ def _reviewed(path: Path, memory: Memory, tenant: str) -> list[_Reviewed]:
         Question.model_validate_json(line.removeprefix(BOM_UTF8)) if line.strip() else None
         for line in lines
     ]
-    now = iter(review([question for question in asked if question], memory, tenant=tenant))
+    try:
+        now = iter(review([question for question in asked if question], memory, tenant=tenant))
+    except ExamError as error:
+        raise ExamError(f"{path}: {error}") from error
     return [
         (line, question, next(now) if question else None)
         for line, question in zip(lines, asked, strict=True)

@@ -10,18 +10,18 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from comity.alignment import decisions
 from comity.alignment.compose import Prompt, compose, prompt_language
 from comity.alignment.precedence import rule_on
-from comity.errors import ModelNonsense
+from comity.errors import ModelGarbled, ModelNonsense
 from comity.evaluation.exams import Question
 from comity.evaluation.gold import gold_texts
-from comity.evaluation.letters import read_letter
-from comity.evaluation.runs import BUDGETS, Mode
+from comity.evaluation.letters import read_cut, read_letter
+from comity.evaluation.runs import BUDGETS, Mode, ScoredBy
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.memory.places import Gazetteer
@@ -41,8 +41,6 @@ from comity.records import (
 )
 from comity.retrieval.search import search
 
-_FREE_TOKENS = 256  # of an answer from which the letter has to be read
-
 _NO_LIMIT = 10**9
 
 CountTokens = Callable[[str], int]
@@ -59,6 +57,9 @@ class ExamOptions(Record):
     )
     budget: int = Field(1000, ge=0, description="Tokens that rules may take in the prompt.")
     turns: bool = Field(True, description="Ask in more than one order of the options (`turns`).")
+    max_tokens: int = Field(
+        256, ge=1, description="Longest answer where the letter has to be read from the text."
+    )
     seed: int | None = Field(None, description="For models that sample.")
 
 
@@ -67,7 +68,7 @@ class Put(Record):
 
     mode: Mode = Field(description="How it is put.")
     messages: tuple[Message, ...] = Field(description="The whole prompt.")
-    rules_text: str = Field("", description="The part of it that holds the rules.")
+    rules_text: str = Field("", description="The part of it that holds the rules, if any.")
     scope: Scope | None = Field(None, description="For whom, where and when (comity).")
     revision: int | None = Field(None, description="Revision of the memory (comity, oracle).")
     hits: tuple[Hit, ...] = Field((), description="What search found (comity).")
@@ -75,6 +76,11 @@ class Put(Record):
     rules: tuple[Rule, ...] = Field((), description="Rules in the prompt.")
     left_out: tuple[Rule, ...] = Field((), description="Kept rules that the budget left out.")
     rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
+    gold: tuple[RuleRef, ...] = Field(
+        (), description="The rules that the question was made from, in the version with that text."
+    )
+    gold_found: float | None = Field(None, description="Their share among the hits (comity).")
+    gold_sent: float | None = Field(None, description="Their share in the prompt (comity).")
     gold_at: dict[int, float] = Field(
         {}, description="Share of the gold rules that fit into each token budget."
     )
@@ -90,7 +96,7 @@ class Told(NamedTuple):
 
     letter: str
     """The letter it chose; empty if there is none that can be read."""
-    by: Literal["logprobs", "constrained", "text", ""]
+    by: ScoredBy
     """How the letter was told."""
     reply: Reply
     """What it wrote."""
@@ -114,7 +120,7 @@ def put(
     whatever they cost, and `base` none. Raises `ValueError` for `comity` without a memory.
     """
     if mode == "base":
-        return Put(mode=mode, messages=messages_of(question))
+        return Put(mode=mode, messages=messages_of(question), gold=tied(question))
     if mode == "oracle":
         return _with_gold(question, memory, count_tokens, options)
     if memory is None:
@@ -123,31 +129,42 @@ def put(
 
 
 async def tell(
-    model: ChatModel, question: Question, messages: Sequence[Message], *, seed: int | None = None
+    model: ChatModel,
+    question: Question,
+    messages: Sequence[Message],
+    *,
+    seed: int | None = None,
+    max_tokens: int = 256,
 ) -> Told:
     """The letter that a model chooses.
 
     It is asked to choose among the letters, which a `ChatModel` does by log-probabilities or by
-    constrained output. Where its answer is none of them, the letter is read from a free answer;
-    one that cannot be read is not scored. Raises the `ModelError` of a model that fails.
+    constrained output. Where its answer is none of them, the letter is read from a free answer
+    of at most `max_tokens`; one that cannot be read is not scored. Raises the `ModelError` of a
+    model that fails, `ModelGarbled` where what answers is no chat model.
     """
     request = Request(messages=tuple(messages), choices=question.letters, max_tokens=8, seed=seed)
     try:
         reply = await complete(model, request)
+    except ModelGarbled:
+        raise
     except ModelNonsense:
-        free = Request(messages=tuple(messages), max_tokens=_FREE_TOKENS, seed=seed)
+        free = Request(messages=tuple(messages), max_tokens=max_tokens, seed=seed)
         return await _read(model, question, free)
-    by: Literal["logprobs", "constrained"] = "logprobs" if reply.choice_logprobs else "constrained"
+    by: ScoredBy = "logprobs" if reply.choice_logprobs else "constrained"
     return Told(reply.text.strip(), by, reply, reply.choice_logprobs or {}, "")
 
 
 async def _read(model: ChatModel, question: Question, request: Request) -> Told:
     try:
         reply = await complete(model, request)
+    except ModelGarbled:
+        raise
     except ModelNonsense as error:
         nothing = Reply(text="", model=model.name, usage=Usage())
         return Told("", "", nothing, {}, str(error))
-    reading = read_letter(reply.text, question.options)
+    read = read_cut if reply.finish_reason == "length" else read_letter
+    reading = read(reply.text, question.options)
     return Told(reading.letter, "text" if reading.letter else "", reply, {}, reading.reason)
 
 
@@ -178,11 +195,14 @@ def _with_found(
     ruling = rule_on(found.candidates, memory.authorities)
     form = _Form(question, memory, count_tokens, options)
     prompt = form.compose(ruling, found.hits, scope, options.budget)
-    gold = {ref_key(ref) for ref in question.rules if not ref.reason}
+    rules_text = prompt.messages[0].content if prompt.rules else ""
+    hits = [hit.rule for hit in found.hits]
+    gold = _standing(question, memory, options.tenant, (*hits, *ruling.kept))
+    keys = {(ref.id, ref.version) for ref in gold}
     return Put(
         mode="comity",
-        messages=messages_of(question, prompt.messages[0].content),
-        rules_text=prompt.messages[0].content,
+        messages=messages_of(question, rules_text),
+        rules_text=rules_text,
         scope=scope,
         revision=found.revision,
         hits=found.hits,
@@ -190,7 +210,10 @@ def _with_found(
         rules=prompt.rules,
         left_out=prompt.left_out,
         rule_tokens=prompt.rule_tokens,
-        gold_at=form.recall(gold, ruling, found.hits, scope) if gold else {},
+        gold=gold,
+        gold_found=_share(keys, hits) if keys else None,
+        gold_sent=_share(keys, prompt.rules) if keys else None,
+        gold_at=form.recall(keys, ruling, found.hits, scope) if keys else {},
     )
 
 
@@ -203,16 +226,38 @@ def _with_gold(
     form = _Form(question, memory, count_tokens, options)
     ruling = Ruling(kept=rules)
     prompt = form.compose(ruling, (), scope, _NO_LIMIT)
+    rules_text = prompt.messages[0].content if rules else ""
     return Put(
         mode="oracle",
-        messages=messages_of(question, prompt.messages[0].content),
-        rules_text=prompt.messages[0].content,
+        messages=messages_of(question, rules_text),
+        rules_text=rules_text,
         scope=scope,
         revision=memory.revision if memory else None,
         ruling=ruling,
         rules=prompt.rules,
         rule_tokens=prompt.rule_tokens,
+        gold=tied(question),
     )
+
+
+def tied(question: Question) -> tuple[RuleRef, ...]:
+    """The rules that a question is tied to, without those that do not apply in its case."""
+    return tuple(ref for ref in question.rules if not ref.reason)
+
+
+def _standing(
+    question: Question, memory: Memory, tenant: str, rules: Iterable[Rule]
+) -> tuple[RuleRef, ...]:
+    """The tied rules; of one that was replaced with the same text, the version among `rules`."""
+    there = {(rule.id, rule.text): rule.version for rule in rules}
+
+    def standing(ref: RuleRef) -> RuleRef:
+        history = memory.store.history(tenant, ref.id)
+        texts = [stored.rule.text for stored in history if stored.rule.version == ref.version]
+        version = there.get((ref.id, texts[0]), ref.version) if texts else ref.version
+        return ref.model_copy(update={"version": version})
+
+    return tuple(map(standing, tied(question)))
 
 
 def _scope(question: Question, memory: Memory, options: ExamOptions) -> Scope:
@@ -250,14 +295,9 @@ class _Form(NamedTuple):
     ) -> dict[int, float]:
         """Share of the gold rules that fit into each token budget."""
         packed = {budget: self.compose(ruling, hits, scope, budget) for budget in BUDGETS}
-        return {budget: share(gold, prompt.rules) for budget, prompt in packed.items()}
+        return {budget: _share(gold, prompt.rules) for budget, prompt in packed.items()}
 
 
-def share(gold: Set[tuple[str, int]], rules: Iterable[Rule]) -> float:
+def _share(gold: Set[tuple[str, int]], rules: Iterable[Rule]) -> float:
     """Share of the gold rules, by id and version, that are among some rules."""
     return len(gold & {rule.key for rule in rules}) / len(gold)
-
-
-def ref_key(ref: RuleRef) -> tuple[str, int]:
-    """Id and version of a reference."""
-    return (ref.id, ref.version)

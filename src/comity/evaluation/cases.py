@@ -32,15 +32,12 @@ from comity.evaluation.circumstances import (
     quoted,
     why_not,
 )
-from comity.evaluation.conflicts import precedence_questions
 from comity.evaluation.exams import LETTERS, Question, Rejected
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.memory.places import contains, parent
 from comity.memory.store import StoredRule
 from comity.records import DEFAULT_TENANT, WORLD, Rule, RuleRef, Ruling, Scope
-
-__all__ = ["boundary_questions", "precedence_questions"]
 
 Axis = Literal["from", "to", "place", "audience"]
 
@@ -444,4 +441,4 @@ def _chosen(rule: Rule, candidates: Sequence[Rule], inside: _Side, outside: _Sid
 def _rejected(rule: Rule, *reasons: str) -> Rejected:
     ref = RuleRef(id=rule.id, version=rule.version)
     named = tuple(f"rule {rule.id}, version {rule.version}: {reason}" for reason in reasons)
-    return Rejected(rules=(ref,), stage="form", reasons=named)
+    return Rejected(rules=(ref,), kind="boundary", stage="form", reasons=named)

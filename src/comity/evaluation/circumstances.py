@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import random
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
-from importlib.resources import files
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from comity.alignment.compose import prompt_language
 from comity.alignment.precedence import rule_on
+from comity.alignment.wording import words_of
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.store import StoredRule
@@ -177,23 +175,16 @@ def quoted(rule: Rule, rivals: Iterable[Rule], language: str) -> str | None:
         for count in range(1, len(sentences)):
             begun = ("" if language == "zh" else " ").join(sentences[:count])
             if not any(other.startswith(plain(begun)) for other in others):
-                text = words(language)["more"].format(text=begun)
+                text = words_of("cases", language)["more"].format(text=begun)
                 break
     return text if len(text) <= LONGEST else None
-
-
-@cache
-def words(language: str) -> Mapping[str, Any]:
-    """The words of questions from the ruling."""
-    file = files("comity.evaluation") / "prompts" / f"cases_{language}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 class Wording:
     """Says places, dates, people and rules in a language."""
 
     def __init__(self, memory: Memory, language: str, tenant: str) -> None:
-        self.words = words(language)
+        self.words = words_of("cases", language)
         self.language = language
         self._place = memory.gazetteer(tenant).name
 
@@ -211,17 +202,17 @@ class Wording:
         when = self.date(scope.at) if scope.at else ""
         name = "" if place == WORLD else self._place(place, self.language)
         parts = [stem[key].format(date=when, place=name)]
-        if scope.audience:
-            parts.append(self._person(scope.audience[0]))
+        parts += [self._person(label, more=n > 0) for n, label in enumerate(scope.audience)]
         return ("" if self.language == "zh" else " ").join(parts)
 
-    def _person(self, label: str) -> str:
+    def _person(self, label: str, *, more: bool) -> str:
+        """Who somebody is, or with `more` what the same person is besides."""
         if label in PRIVATE.values():
             key = "private"
         else:
             # professions and roles are written small, organisations are not
             key = "acts_as" if label.islower() else "belongs"
-        said: str = self.words["stem"][key].format(audience=label)
+        said: str = self.words["stem"][f"also_{key}" if more else key].format(audience=label)
         return said
 
     def heading(self, rule: Rule) -> str:

@@ -42,7 +42,6 @@ class _Clash(NamedTuple):
     """Two rules that conflict, in the order in which the stem names them."""
 
     rules: tuple[StoredRule, StoredRule]
-    spans: tuple[Period, Period]
     scope: Scope
     lost: Overruled
 
@@ -71,9 +70,8 @@ def precedence_questions(
         memory, tenant, domain=domain, place=place, audience=audience, language=language
     )
     draw.shuffle(chosen)
-    pairs = (pair for rule_id in chosen for pair in _pairs(memory, rule_id, tenant))
     made = 0
-    for one, other in pairs:
+    for one, other in _pairs(memory, chosen, tenant):
         if count is not None and made >= count:
             return
         found = _clash(memory, one, other, draw)
@@ -85,7 +83,21 @@ def precedence_questions(
         yield question
 
 
-def _pairs(memory: Memory, rule_id: str, tenant: str) -> Iterator[tuple[StoredRule, StoredRule]]:
+_Couple = tuple[StoredRule, StoredRule]
+
+
+def _pairs(memory: Memory, chosen: Sequence[str], tenant: str) -> Iterator[_Couple]:
+    """Each pair once, also where both of its rules declare the conflict."""
+    seen: set[frozenset[tuple[str, int]]] = set()
+    for rule_id in chosen:
+        for one, other in _pairs_of(memory, rule_id, tenant):
+            pair = frozenset((one.rule.key, other.rule.key))
+            if pair not in seen:
+                seen.add(pair)
+                yield one, other
+
+
+def _pairs_of(memory: Memory, rule_id: str, tenant: str) -> Iterator[_Couple]:
     versions = _active(memory, rule_id, tenant)
     for before, after in pairwise(versions):
         if plain(before.rule.text) != plain(after.rule.text):
@@ -123,19 +135,18 @@ def _clash(memory: Memory, one: StoredRule, other: StoredRule, draw: random.Rand
     scope = common.model_copy(update={"at": noon(day)})
     if (lost := _outcome(memory, one, other, scope)) is None:
         return "neither gives way to the other, or a third rule decides"
-    rules, spans = (one, other), (first, second)
-    if draw.random() < 0.5:
-        rules, spans = (other, one), (second, first)
-    return _Clash(rules, spans, scope, lost)
+    return _Clash((other, one) if draw.random() < 0.5 else (one, other), scope, lost)
 
 
 def _common(one: Rule, other: Rule) -> Scope | None:
-    """Where and for whom both rules apply."""
+    """Where and for whom both rules apply: one whom both name, else somebody whom each names."""
     narrow, wide = (other, one) if contains(one.place, other.place) else (one, other)
     if not contains(wide.place, narrow.place):
         return None
-    audience = dict.fromkeys((*one.audience[:1], *other.audience[:1]))
-    return Scope(place=(narrow.place,), audience=tuple(audience), tenant=one.tenant)
+    theirs = {label.casefold() for label in other.audience}
+    both = tuple(label for label in one.audience if label.casefold() in theirs)[:1]
+    audience = both or (*one.audience[:1], *other.audience[:1])
+    return Scope(place=(narrow.place,), audience=audience, tenant=one.tenant)
 
 
 def _overlap(one: Period, other: Period) -> Period | None:
@@ -224,12 +235,15 @@ def _options(clash: _Clash, words: Mapping[str, Any], authorities: Sequence[str]
     theirs = _advantages(lost.rule, lost.winner, authorities)
     mine = _advantages(lost.winner, lost.rule, authorities)
     # what speaks for the loser is the tempting mistake
-    untrue = [reason for reason in (*theirs, *_RANKED) if reason not in (*mine, lost.reason)]
+    untrue = (reason for reason in (*theirs, *_RANKED) if reason not in (*mine, lost.reason))
+    # where the winner is ahead in every step, what cannot hold of two rules, or of two versions
+    never = "declared" if lost.reason == "newer version" else "newer version"
+    other = next(untrue, never)
     return [
         _follow(words, winner, lost.reason),
         _follow(words, loser, lost.reason),
-        _follow(words, winner, untrue[0]),
-        _follow(words, loser, untrue[0]),
+        _follow(words, winner, other),
+        _follow(words, loser, other),
     ]
 
 
@@ -276,4 +290,4 @@ def _rejected(one: Rule, other: Rule, reason: str) -> Rejected:
         f"{reason}"
     )
     refs = tuple(RuleRef(id=rule.id, version=rule.version) for rule in (one, other))
-    return Rejected(rules=refs, stage="form", reasons=(named,))
+    return Rejected(rules=refs, kind="precedence", stage="form", reasons=(named,))

@@ -3,7 +3,7 @@
 Two forms are read. Comity's own is JSON Lines, one `Question` on each line. OPO's (Align on the
 Fly, arXiv 2312.15907) is CSV with the columns `id`, `question`, `A`, `B`, `C` (and `D` …) and
 `answer`, and where they are there `analysis`, `principle` (the rules a question was made from)
-and `location`.
+and `location` (which of several rules of one name is meant).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Kind = Literal["given", "scenario", "concept", "boundary", "precedence"]
 """Where a question comes from: a file, a model (scenario, concept), or the ruling itself."""
 
 _COLUMNS = ("id", "question", "A", "B", "answer")
+_MORE = "\0"  # no column: holds the cells of a row that lie beyond the header
 _NAMED = 5  # bad lines in a message; the first show what is wrong
 _STOPS = re.compile(r"[\s,.;:!?…、，。；：！？\"'“”‘’()（）《》]+")  # do not change what is asked
 
@@ -45,6 +46,7 @@ class Question(Record):
     kind: Kind = Field("given", description="Where the question comes from.")
     analysis: str = Field("", description="Why the answer is right and the others are not.")
     principle: str = Field("", description="The rules it was made from, in the file's own words.")
+    location: str = Field("", description="Place or issuer of those rules, in the file's words.")
     rules: tuple[RuleRef, ...] = Field((), description="The rule versions it was made from.")
     scope: Scope | None = Field(None, description="What a caller would say of where, who, when.")
     pair: str = Field("", description="Shared by questions that differ in one circumstance.")
@@ -89,6 +91,7 @@ class Rejected(Record):
     """A generated question that did not pass, kept with the reasons."""
 
     rules: tuple[RuleRef, ...] = Field((), description="The rule versions it was made from.")
+    kind: Kind | Literal[""] = Field("", description="The kind that it was to have, if known.")
     stage: Literal["model", "form", "judge", "answer", "set"] = Field(
         description="Who turned it down: the writer itself, code, judge, trial or set."
     )
@@ -139,7 +142,8 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text)
     questions, bad = _sorted_out(rows)
     if bad and not skip_bad:
-        raise ExamError(f"{path}: {_told(bad)}. Mend them, or leave them out with --skip-bad")
+        advice = "Mend them (comity exam run can leave them out with --skip-bad)"
+        raise ExamError(f"{path}: {_told(bad)}. {advice}")
     if not questions:
         raise ExamError(f"{path} has no question" + (f" to be used: {_told(bad)}" if bad else ""))
     kept, repeated = _without_repeats(questions)
@@ -152,8 +156,8 @@ def read_exam(path: Path, *, skip_bad: bool = False) -> Exam:
     )
 
 
-def write_exam(path: Path, questions: Iterable[Question]) -> None:
-    """Write questions as JSON Lines, at once or not at all. Raises `ExamError`."""
+def write_exam(path: Path, questions: Iterable[Question | Rejected]) -> None:
+    """Write questions (or rejected ones) as JSON Lines, all or none. Raises `ExamError`."""
     lines = [question.model_dump_json(exclude_defaults=True) + "\n" for question in questions]
     part = path.with_name(path.name + ".part")
     try:
@@ -171,6 +175,8 @@ def _told(bad: Sequence[LeftOut]) -> str:
 
 def question_of(row: Mapping[str, str]) -> Question:
     """The question in a row of OPO's CSV. Raises `ValueError` (pydantic's too)."""
+    if row.get(_MORE, "").strip():
+        raise ValueError("it has more cells than columns: put texts with commas in quotation marks")
     columns = [letter for letter in LETTERS if row.get(letter) is not None]
     options = [row[letter].strip() for letter in columns]
     while options and not options[-1]:  # a question may have fewer options than the file
@@ -184,6 +190,7 @@ def question_of(row: Mapping[str, str]) -> Question:
         answer=letter_of(row.get("answer") or ""),
         analysis=(row.get("analysis") or "").strip(),
         principle=(row.get("principle") or "").strip(),
+        location=(row.get("location") or "").strip(),
     )
 
 
@@ -197,7 +204,7 @@ _Row = tuple[int, Mapping[str, str] | str]
 
 def _csv_rows(text: str, path: Path) -> Iterator[_Row]:
     # strict: a quotation mark that is never closed would swallow the rest of the file
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_MORE, strict=True)
     found = _header(reader, path)
     if missing := [column for column in _COLUMNS if column not in found]:
         raise ExamError(
@@ -208,7 +215,8 @@ def _csv_rows(text: str, path: Path) -> Iterator[_Row]:
     try:
         for row in reader:
             line = reader.line_num
-            yield line, {str(k): v for k, v in row.items() if v is not None}
+            cells = {column: cell for column, cell in row.items() if cell is not None}
+            yield line, cells | {_MORE: "".join(row.get(_MORE) or ())}
     except csv.Error as error:
         raise ExamError(f"{path}, the row from line {line + 1} on: {error}") from error
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-from comity.evaluation.cases import boundary_questions, precedence_questions
+from comity.evaluation.cases import boundary_questions
 from comity.evaluation.circumstances import asked_about
+from comity.evaluation.conflicts import precedence_questions
 from comity.evaluation.exams import Question, Rejected
 from comity.evaluation.gather import Wanted
 from comity.memory.memory import Memory
@@ -20,29 +20,21 @@ BY_MODEL = ("scenario", "concept")
 _CHOOSES = ("seed", "domain", "place", "audience", "language", "tenant")
 
 
-class Made(NamedTuple):
-    """Questions made without a model, and what could not be asked."""
-
-    outcomes: tuple[Question | Rejected, ...]
-    tried: dict[str, int]
-    """How many outcomes there are of each kind."""
-
-
 def shared(count: int, kinds: Sequence[str]) -> dict[str, int]:
-    """A count spread evenly over kinds; those that come to nothing are left out.
+    """A count spread evenly over kinds; a small one leaves some of them with nothing.
 
-    Boundary questions come in pairs: an odd share gives one to the next kind, but never less
-    than a pair, so that the sum exceeds the count by one at most.
+    Boundary questions come in pairs: an odd share gives one to the next kind. There is a pair at
+    least, as soon as the count leaves one for each of the other kinds.
     """
     others = [kind for kind in kinds if kind != "boundary"]
     shares = dict.fromkeys(kinds, 0)
     if len(others) < len(kinds):
-        even = count // len(kinds) // 2 * 2
-        shares["boundary"] = max(2, even) if others else max(2, count + count % 2)
-    left = max(0, count - sum(shares.values()))
+        even = count // len(kinds) // 2 * 2 if others else count + count % 2
+        shares["boundary"] = max(even, 2 if count >= len(others) + 2 or not others else 0)
+    left = count - shares.get("boundary", 0)
     for place, kind in enumerate(others):
         shares[kind] = left // len(others) + (place < left % len(others))
-    return {kind: share for kind, share in shares.items() if share}
+    return shares
 
 
 def matching(memory: Memory, wanted: Wanted, *, spoken: bool = False) -> list[str]:
@@ -60,7 +52,9 @@ def matching(memory: Memory, wanted: Wanted, *, spoken: bool = False) -> list[st
     )
 
 
-def made(memory: Memory, wanted: Wanted, shares: Mapping[str, int]) -> Made:
+def made(
+    memory: Memory, wanted: Wanted, shares: Mapping[str, int]
+) -> tuple[Question | Rejected, ...]:
     """The precedence questions that there are, and boundary questions in place of missing ones.
 
     `shares` says how many of each kind; of `wanted`, seed and what chooses the rules count.
@@ -68,12 +62,11 @@ def made(memory: Memory, wanted: Wanted, shares: Mapping[str, int]) -> Made:
     """
     conflicts = _asked_for(precedence_questions, memory, wanted, shares.get("precedence", 0))
     missing = shares.get("precedence", 0) - _questions(conflicts)
-    share = shares.get("boundary", 0)
-    boundaries = _asked_for(
-        boundary_questions, memory, wanted, share + missing // 2 * 2 if share else 0
-    )
-    tried = {"boundary": len(boundaries), "precedence": len(conflicts)}
-    return Made((*boundaries, *conflicts), {kind: tried[kind] for kind in tried if kind in shares})
+    pairs = 0
+    if "boundary" in shares:
+        pairs = shares["boundary"] + missing // 2 * 2 or 2 * missing  # one is filled up by a pair
+    boundaries = _asked_for(boundary_questions, memory, wanted, pairs)
+    return (*boundaries, *conflicts)
 
 
 def _asked_for(

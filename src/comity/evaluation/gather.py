@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.precedence import rule_on
+from comity.alignment.wording import version_of
 from comity.errors import ExamError
 from comity.evaluation.exams import Question
 from comity.memory.memory import Memory
@@ -24,6 +25,9 @@ from comity.memory.places import contains
 from comity.memory.versions import in_force
 from comity.models.chat import estimate_tokens
 from comity.records import DEFAULT_TENANT, WORLD, Labels, Record, Rule, RuleRef, Scope
+
+NEIGHBOUR = "neighbour"
+"""Reason of a rule that was only shown beside the one that a question is about."""
 
 _FEWEST_WORDS = 8
 _CHINESE_PER_WORD = 2  # characters
@@ -90,6 +94,12 @@ def rules_in_force(memory: Memory, tenant: str = DEFAULT_TENANT) -> list[Rule]:
     return held
 
 
+def rules_version(memory: Memory, tenant: str = DEFAULT_TENANT) -> str:
+    """A hash of the rules in force, that changes with any of them and its text."""
+    held = rules_in_force(memory, tenant)
+    return version_of([[*rule.key, rule.content_hash] for rule in held])
+
+
 def passed_over(rules: Sequence[Rule], authorities: Sequence[str]) -> dict[str, str]:
     """Which of the rules in force no question is made of: id and reason.
 
@@ -125,8 +135,7 @@ def gather(memory: Memory, wanted: Wanted) -> Iterator[tuple[Rule, ...]]:
     """
     held = rules_in_force(memory, wanted.tenant)
     reasons = passed_over(held, memory.authorities)
-    place = memory.gazetteer(wanted.tenant).canonical(wanted.place)
-    matching = [rule for rule in held if _matches(rule, wanted, place)]
+    matching = _matching(memory, held, wanted)
     usable = [
         rule
         for rule in matching
@@ -146,15 +155,19 @@ def gather(memory: Memory, wanted: Wanted) -> Iterator[tuple[Rule, ...]]:
 
 
 def coverage(
-    memory: Memory, questions: Iterable[Question], tenant: str = DEFAULT_TENANT
+    memory: Memory, questions: Iterable[Question], wanted: Wanted | None = None
 ) -> Coverage:
-    """Which rules in force the questions are made from, and which have none.
+    """Which rules in force the questions are about, and which have none.
 
-    A retired question covers nothing, nor does one made from another version of its rule. A
-    boundary question covers its first rule alone: the others only stand among the options.
+    Of `wanted`, tenant, domain, place and audience say which rules count; without it, all of the
+    default tenant. A retired question covers nothing, nor does one made from another version of
+    its rule. A question that a model wrote covers its first rule alone, and so does a boundary
+    question: the others were only shown beside it, or stand among the options.
     """
-    held = rules_in_force(memory, tenant)
+    wanted = wanted or Wanted(count=1)
+    held = rules_in_force(memory, wanted.tenant)
     reasons = passed_over(held, memory.authorities)
+    held = _matching(memory, held, wanted)
     asked = {
         (ref.id, ref.version)
         for question in questions
@@ -179,7 +192,7 @@ def coverage(
 
 
 def _about(question: Question) -> tuple[RuleRef, ...]:
-    return question.rules[:1] if question.kind == "boundary" else question.rules
+    return question.rules if question.kind in ("given", "precedence") else question.rules[:1]
 
 
 def _too_little(rule: Rule) -> str:
@@ -200,6 +213,11 @@ def _holds_with(rule: Rule, other: Rule) -> bool:
     labels = {label.casefold() for label in rule.audience}
     bound = {label.casefold() for label in other.audience}
     return contains(rule.place, other.place) and (not labels or (bool(bound) and bound <= labels))
+
+
+def _matching(memory: Memory, rules: Iterable[Rule], wanted: Wanted) -> list[Rule]:
+    place = memory.gazetteer(wanted.tenant).canonical(wanted.place)
+    return [rule for rule in rules if _matches(rule, wanted, place)]
 
 
 def _matches(rule: Rule, wanted: Wanted, place: str) -> bool:

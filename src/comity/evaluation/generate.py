@@ -8,69 +8,42 @@ and its letters are balanced at the end (`settle`). Nothing is lost: every draft
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from comity.alignment.compose import prompt_language
-from comity.errors import ExamError, ModelError
+from comity.alignment.wording import version_of, words_of
+from comity.errors import ExamError, ModelError, ModelMissing
 from comity.evaluation.draft_file import DraftFile, Settings
-from comity.evaluation.exams import Question, Rejected, write_exam
-from comity.evaluation.gather import Coverage, DocumentCoverage, Wanted, coverage, gather
-from comity.evaluation.quality import balanced, form_faults, judge_question, set_faults, trial
+from comity.evaluation.exams import Question, Rejected, read_exam, write_exam
+from comity.evaluation.gather import Wanted, gather, rules_version
+from comity.evaluation.quality import judge_question, judge_version, trial, trial_version
+from comity.evaluation.question_form import form_faults
+from comity.evaluation.settle import Generated, Outcome, rejected, settle
 from comity.evaluation.write import (
-    Unanswered,
     examples_for,
     kind_of,
     known_language,
     own_seeds,
-    wording,
+    refs_of,
     write,
+    writer_version,
 )
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.models.chat import ChatModel
-from comity.records import WORLD, Record, Rule
+from comity.records import WORLD, Rule
 
-__all__ = [
-    "Coverage",
-    "DocumentCoverage",
-    "Generated",
-    "Wanted",
-    "coverage",
-    "drafts",
-    "gather",
-    "generate",
-    "kind_of",
-    "own_seeds",
-    "rejected_file",
-    "settle",
-    "write",
-    "write_exam_files",
-    "write_made",
-]
-
-Outcome = Question | Rejected
 Progress = Callable[[int, int, Outcome | None], None]
 """Drafts done, drafts wanted, and what became of the last one (None at the start)."""
 
+_LANGUAGES = ("en", "zh")
 _GIVE_UP = 3
 
 
-class Generated(Record):
-    """What became of all drafts."""
-
-    questions: tuple[Question, ...] = Field((), description="Those that passed everything.")
-    rejected: tuple[Rejected, ...] = Field((), description="The others, with the reasons.")
-
-    @property
-    def survived_share(self) -> float | None:
-        """Questions that passed of all drafts that were tried; None where none was."""
-        tried = len(self.questions) + len(self.rejected)
-        return len(self.questions) / tried if tried else None
+class Unanswered(Rejected):
+    """Rejected since a model could not be asked at all, for which the draft is not to blame."""
 
 
 async def drafts(
@@ -80,17 +53,20 @@ async def drafts(
     *,
     judge: ChatModel | None = None,
     seeds: Sequence[Question] = (),
-    skip: int = 0,
-) -> AsyncIterator[Outcome]:
-    """What became of each of `wanted.count` drafts but the first `skip`, as they come.
+    done: Collection[int] = (),
+) -> AsyncIterator[tuple[int, Outcome]]:
+    """Number and outcome of each of `wanted.count` drafts but those `done`, as they come.
 
-    The same arguments give the same rules, examples and letters, whatever was skipped. Raises
-    `ModelError` where a model fails for three drafts one after another: then it is not the
-    drafts that are at fault. Raises what `gather` raises.
+    The count is that of the drafts, not of the questions, so that the share that survived means
+    something. The judge is by default the same model, asked separately at temperature 0. The
+    same arguments give the same rules, examples and letters, whatever is done. Raises
+    `ModelMissing`, `ModelError` where a model cannot be asked for three drafts one after another,
+    and what `gather` raises.
     """
     failed = 0
-    groups = enumerate(gather(memory, wanted), start=1)
-    for number, rules in islice(groups, skip, None):
+    for number, rules in enumerate(gather(memory, wanted), start=1):
+        if number in done:
+            continue
         outcome = await _draft(memory, model, judge or model, rules, wanted, seeds, number)
         failed = failed + 1 if isinstance(outcome, Unanswered) else 0
         if isinstance(outcome, Unanswered) and failed == _GIVE_UP:
@@ -98,46 +74,7 @@ async def drafts(
                 f"no answer for {_GIVE_UP} drafts one after another: {outcome.reasons[0]}; see to "
                 "the model, then start again"
             )
-        yield outcome
-
-
-async def generate(
-    memory: Memory,
-    model: ChatModel,
-    wanted: Wanted,
-    *,
-    judge: ChatModel | None = None,
-    seeds: Sequence[Question] = (),
-) -> AsyncIterator[Outcome]:
-    """Try `wanted.count` drafts: rejected ones as they come, the questions at the end.
-
-    The count is that of the drafts, not of the questions, so that the share that survived means
-    something. The judge is by default the same model, asked separately at temperature 0. Raises
-    what `drafts` raises.
-    """
-    passed: list[Question] = []
-    async for outcome in drafts(memory, model, wanted, judge=judge, seeds=seeds):
-        if isinstance(outcome, Question):
-            passed.append(outcome)
-        else:
-            yield outcome
-    settled = settle(passed, wanted.seed)
-    for rejected in settled.rejected:
-        yield rejected
-    for question in settled.questions:
-        yield question
-
-
-def settle(outcomes: Iterable[Outcome], seed: int) -> Generated:
-    """Check the questions as a set, and balance the letters of those that pass."""
-    every = list(outcomes)
-    passed = [each for each in every if isinstance(each, Question)]
-    faults = set_faults(passed)
-    late = [_rejected(each, "set", (faults[each.id],)) for each in passed if each.id in faults]
-    return Generated(
-        questions=balanced([each for each in passed if each.id not in faults], seed),
-        rejected=(*(each for each in every if isinstance(each, Rejected)), *late),
-    )
+        yield number, outcome
 
 
 async def write_exam_files(
@@ -154,37 +91,57 @@ async def write_exam_files(
     """Write the exam at `path`, and beside it the rejected drafts: `NAME.rejected.jsonl`.
 
     Every draft is kept at once in `NAME.drafts.jsonl`, so that a second call with the same
-    settings goes on after the drafts that are done; a larger count then adds to them. The
-    questions `made` without a model join the exam. Raises `ExamError` where the drafts were
-    begun with other settings or `path` holds another exam, and what `drafts` raises.
+    settings and rules goes on with the drafts that are not done; a larger count then adds to
+    them. The questions `made` without a model join the exam. What somebody changed or removed in
+    the exam stays so (see `settle`). Raises `ExamError` where the drafts were begun with other
+    settings or rules or `path` holds another exam, and what `drafts` raises.
     """
-    file = _drafts_of(path)
     settings = Settings(
         wanted=wanted,
         model=model.name,
         judge=(judge or model).name,
-        prompts=tuple(str(wording(language)["version"]) for language in ("en", "zh")),
+        prompts=tuple(_prompts()),
+        seeds=_seeds_version(seeds),
+        rules=rules_version(memory, wanted.tenant),
+        embedder=memory.embedder.id,
     )
-    with DraftFile(path=file, settings=settings) as kept:
-        outcomes = kept.outcomes()[: wanted.count]
+    with DraftFile(path=_drafts_of(path), settings=settings) as kept:
+        outcomes = {n: each for n, each in kept.outcomes().items() if n <= wanted.count}
         tell = progress or (lambda done, of, last: None)
         tell(len(outcomes), wanted.count, None)
-        fresh = drafts(memory, model, wanted, judge=judge, seeds=seeds, skip=len(outcomes))
-        async for outcome in fresh:
-            kept.append(len(outcomes) + 1, outcome)
-            outcomes.append(outcome)
+        done = frozenset(outcomes)
+        fresh = drafts(memory, model, wanted, judge=judge, seeds=seeds, done=done)
+        async for number, outcome in fresh:
+            if not isinstance(outcome, Unanswered):
+                kept.append(number, outcome)
+            outcomes[number] = outcome
             tell(len(outcomes), wanted.count, outcome)
-        return _write_settled(path, settle((*outcomes, *made), wanted.seed))
+        every = (*(outcomes[number] for number in sorted(outcomes)), *made)
+        return _written(path, kept, every, wanted.seed)
 
 
 def write_made(path: Path, made: Sequence[Outcome], wanted: Wanted) -> Generated:
     """Write an exam of questions made without a model; called again, it is written anew.
 
-    Raises `ExamError` where `path` holds another exam, or one with drafts of a model.
+    What somebody said of a question, or removed, stays so. Raises `ExamError` where `path` holds
+    another exam, or one with drafts of a model.
     """
-    settings = Settings(wanted=wanted, model="", judge="", prompts=())
-    with DraftFile(path=_drafts_of(path), settings=settings):
-        return _write_settled(path, settle(made, wanted.seed))
+    settings = Settings(
+        wanted=wanted, model="", judge="", prompts=(), seeds="", rules="", embedder=""
+    )
+    with DraftFile(path=_drafts_of(path), settings=settings) as kept:
+        return _written(path, kept, made, wanted.seed)
+
+
+def _prompts() -> Iterable[str]:
+    for language in _LANGUAGES:
+        words = words_of("quality", language)
+        yield from (writer_version(language), judge_version(words), trial_version(words))
+
+
+def _seeds_version(seeds: Sequence[Question]) -> str:
+    shown = seeds or [seed for language in _LANGUAGES for seed in own_seeds(language)]
+    return version_of([seed.model_dump_json() for seed in shown])
 
 
 async def _draft(
@@ -196,35 +153,40 @@ async def _draft(
     seeds: Sequence[Question],
     number: int,
 ) -> Outcome:
-    language = wanted.language or prompt_language(rules[0].text)
+    language = known_language(wanted.language or prompt_language(rules[0].text))
     names = _names(memory, rules[0], language)
-    examples = examples_for(seeds or own_seeds(known_language(language)), wanted, number)
-    written = await write(model, rules, wanted, examples=examples, number=number, names=names)
+    examples = examples_for(seeds or own_seeds(language), wanted, number)
+    try:
+        written = await write(model, rules, wanted, examples=examples, number=number, names=names)
+    except ModelMissing:
+        raise
+    except ModelError as error:
+        kind, reasons = kind_of(wanted, number), (str(error),)
+        return Unanswered(rules=refs_of(rules), kind=kind, stage="model", reasons=reasons)
     if isinstance(written, Rejected):
         return written
-    names += _mentions(memory, rules[0], written.stem) if names else ()
-    return await _examine(judge, written, rules, names)
+    inside, elsewhere = _mentions(memory, rules[0], written.stem)
+    others = [name for name in elsewhere if name not in names]  # Georgia may be either
+    if faults := form_faults(written, rules, names=(*names, *inside), others=others):
+        return rejected(written, "form", faults)
+    return await _examined(judge, written, rules)
 
 
-async def _examine(
-    judge: ChatModel, question: Question, rules: Sequence[Rule], names: Sequence[str]
-) -> Outcome:
-    """The draft itself, or at which stage it failed and why."""
-    if faults := form_faults(question, rules, names=names):
-        return _rejected(question, "form", faults)
-    verdict = await judge_question(judge, question, rules)
-    if not verdict.passed:
-        said = (f"Its words: {verdict.critique}",) if verdict.critique else ()
-        return _rejected(question, "judge", (*verdict.faults, *said))
-    if faults := (await trial(judge, question, rules)).faults:
-        return _rejected(question, "answer", faults)
-    return question
-
-
-def _rejected(
-    question: Question, stage: Literal["form", "judge", "answer", "set"], reasons: Sequence[str]
-) -> Rejected:
-    return Rejected(rules=question.rules, stage=stage, reasons=tuple(reasons), question=question)
+async def _examined(judge: ChatModel, question: Question, rules: Sequence[Rule]) -> Outcome:
+    """The question itself, or at which stage it failed and why."""
+    stage: Literal["judge", "answer"] = "judge"
+    try:
+        verdict = await judge_question(judge, question, rules)
+        if not verdict.passed:
+            said = (f"Its words: {verdict.critique}",) if verdict.critique else ()
+            return rejected(question, stage, (*verdict.faults, *said))
+        stage = "answer"
+        faults = (await trial(judge, question, rules)).faults
+    except ModelMissing:
+        raise
+    except ModelError as error:
+        return Unanswered(**dict(rejected(question, stage, (f"The judge failed: {error}",))))
+    return rejected(question, stage, faults) if faults else question
 
 
 def _names(memory: Memory, rule: Rule, language: str) -> tuple[str, ...]:
@@ -237,11 +199,15 @@ def _names(memory: Memory, rule: Rule, language: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*shown, gazetteer.name(rule.place, "zh"), *own)))
 
 
-def _mentions(memory: Memory, rule: Rule, stem: str) -> tuple[str, ...]:
-    """Words of the stem that name the rule's place, or one inside it, in some other way."""
-    found = memory.gazetteer(rule.tenant).find(stem)
-    inside = (mention.name for mention in found if contains(rule.place, mention.code))
-    return tuple(inside) if rule.place != WORLD and not rule.audience else ()
+def _mentions(memory: Memory, rule: Rule, stem: str) -> tuple[list[str], list[str]]:
+    """Names in the stem of the rule's place or one inside it, and of places elsewhere."""
+    if rule.audience or rule.place == WORLD:
+        return [], []
+    inside: list[str] = []
+    elsewhere: list[str] = []
+    for mention in memory.gazetteer(rule.tenant).find(stem):
+        (inside if contains(rule.place, mention.code) else elsewhere).append(mention.name)
+    return inside, elsewhere
 
 
 def rejected_file(path: Path) -> Path:
@@ -256,14 +222,19 @@ def _drafts_of(path: Path) -> Path:
     return file
 
 
-def _write_settled(path: Path, settled: Generated) -> Generated:
-    _write_rejected(rejected_file(path), settled.rejected)
+def _written(path: Path, kept: DraftFile, outcomes: Iterable[Outcome], seed: int) -> Generated:
+    every = list(outcomes)
+    there: dict[str, Question] = {}
+    given: set[str] = set()
+    if path.exists():
+        # an exam that no question survived, or was left in, is an empty file
+        lines = read_exam(path).questions if path.read_bytes().strip() else ()
+        there = {question.id: question for question in lines}
+        given = set(kept.written())
+    settled = settle(every, seed, there=there, given=given)
+    write_exam(rejected_file(path), settled.rejected)
     write_exam(path, settled.questions)
+    made = {each.id for each in every if isinstance(each, Question)}
+    gone = sorted(given - there.keys())
+    kept.write_down([*(each.id for each in settled.questions if each.id in made), *gone])
     return settled
-
-
-def _write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
-    lines = [each.model_dump_json(exclude_defaults=True) + "\n" for each in rejected]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(path)

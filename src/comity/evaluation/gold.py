@@ -20,6 +20,7 @@ _ENTRY = r"<\s*(?:第[^:：<>]{1,12}|[Aa]rt[^:：<>]{1,24}|[Ss]ection [^:：<>]{
 _TITLE = re.compile(rf"(?:\A|>)\s*([^<>]+?)规定\s*[:：]\s*(?={_ENTRY})")
 _START = re.compile(rf"(?:\A|>)\s*(?={_ENTRY})")
 _COMPARED = 400  # characters of two texts that tell rules of one name apart
+_ALIKE = 0.6  # least likeness: texts that have only the name in common have less
 
 
 class GoldEntry(NamedTuple):
@@ -58,9 +59,11 @@ def _entries(title: str, section: str) -> Iterator[GoldEntry]:
 def tie(questions: Sequence[Question], rules: Sequence[Rule]) -> tuple[Question, ...]:
     """The questions, with `rules` filled from `principle` where it is empty.
 
+    `rules` are all versions, so that a text that has been replaced or repealed is found as well.
     A rule is meant where its title (or the title's first part, before its chapters) and article
     are the ones named, blanks apart. Where several rules or versions have that name, the one
-    whose text is nearest to the principle's is meant. What no rule matches stays untied.
+    with the principle's very text is meant, else one of the question's `location`, else the
+    nearest text. What no rule matches, in name and roughly in text, stays untied.
     """
     by_name = _by_name(rules)
     return tuple(question if question.rules else _tied(question, by_name) for question in questions)
@@ -70,7 +73,8 @@ _ByName = Mapping[tuple[str, str], Sequence[Rule]]
 
 
 def _tied(question: Question, by_name: _ByName) -> Question:
-    named = (_meant(entry, by_name) for entry in gold_entries(question.principle))
+    entries = gold_entries(question.principle)
+    named = (_meant(entry, question.location, by_name) for entry in entries)
     found = dict.fromkeys(rule.key for rule in named if rule is not None)
     refs = tuple(RuleRef(id=rule_id, version=version) for rule_id, version in found)
     return question.model_copy(update={"rules": refs}) if refs else question
@@ -84,16 +88,25 @@ def _by_name(rules: Sequence[Rule]) -> _ByName:
     return by_name
 
 
-def _meant(entry: GoldEntry, by_name: _ByName) -> Rule | None:
+def _meant(entry: GoldEntry, location: str, by_name: _ByName) -> Rule | None:
+    text = _plain(entry.text)
+
+    def fit(rule: Rule) -> tuple[bool, bool, float, bool, int]:
+        own = _plain(rule.text)
+        words = (rule.title, rule.place, *rule.audience)
+        there = bool(location) and any(location in each for each in words)
+        active = rule.status == "active"  # a repeal keeps the text
+        return (own == text, there, _likeness(own, text), active, rule.version)
+
     known = by_name.get(_name(entry.title, entry.article), ())
-    if len(known) < 2:
-        return known[0] if known else None
-    text = _plain(entry.text)[:_COMPARED]
-    return max(known, key=lambda rule: (_likeness(_plain(rule.text), text), rule.version))
+    alike = [rule for rule in known if _likeness(_plain(rule.text), text) >= _ALIKE]
+    return max(alike, key=fit, default=None)
 
 
 def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one[:_COMPARED], other, autojunk=False).ratio()
+    """Of the beginnings, as long as both texts are: a file may have cut one of them."""
+    length = min(len(one), len(other), _COMPARED)
+    return SequenceMatcher(None, one[:length], other[:length], autojunk=False).ratio()
 
 
 def _name(title: str, article: str) -> tuple[str, str]:

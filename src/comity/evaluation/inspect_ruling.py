@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from comity.evaluation.ask import Put, ref_key, share
-from comity.evaluation.exams import Question
+from comity.evaluation.ask import Put
 from comity.records import Rule
 
 
-def ruling_told(question: Question, prepared: Put) -> dict[str, Any]:
+def ruling_told(prepared: Put) -> dict[str, Any]:
     """How a question was put, as JSON for a sample's metadata.
 
     `gold_found` and `gold_sent` are shares of the gold rules among the hits and in the prompt,
     between 0 and 1, and None where the question names none or the mode does not search.
     """
-    gold = {ref_key(ref) for ref in question.rules if not ref.reason}
-    counted = bool(gold) and prepared.mode == "comity"
     return {
         "mode": prepared.mode,
         "scope": prepared.scope.model_dump(mode="json") if prepared.scope else None,
@@ -33,18 +30,18 @@ def ruling_told(question: Question, prepared: Put) -> dict[str, Any]:
             for hit in prepared.hits
         ],
         "rule_tokens": prepared.rule_tokens,
-        "gold": [{"id": name, "version": number} for name, number in sorted(gold)],
-        "gold_found": share(gold, (hit.rule for hit in prepared.hits)) if counted else None,
-        "gold_sent": share(gold, prepared.rules) if counted else None,
+        "gold": [{"id": ref.id, "version": ref.version} for ref in prepared.gold],
+        "gold_found": prepared.gold_found,
+        "gold_sent": prepared.gold_sent,
         "prompt_sha256": prepared.sha256,
     }
 
 
-def ruling_text(question: Question, prepared: Put) -> str:
+def ruling_text(prepared: Put) -> str:
     """The same for a reader, in Markdown; in mode `base` it says that no rules were given."""
     if prepared.mode == "base":
         return "Mode base: no rules."
-    return "\n".join(_lines(question, prepared))
+    return "\n".join(_lines(prepared))
 
 
 def _rule_told(rule: Rule) -> dict[str, Any]:
@@ -52,8 +49,8 @@ def _rule_told(rule: Rule) -> dict[str, Any]:
     return named | {"place": rule.place, "authority": rule.authority, "text": rule.text}
 
 
-def _lines(question: Question, prepared: Put) -> Iterator[str]:
-    yield f"Mode {prepared.mode}: {_scope_text(prepared)}{_recall_text(question, prepared)}\n"
+def _lines(prepared: Put) -> Iterator[str]:
+    yield f"Mode {prepared.mode}: {_scope_text(prepared)}{_recall_text(prepared)}\n"
     yield f"**Kept** ({prepared.rule_tokens} tokens in the prompt)\n"
     left_out = {rule.key for rule in prepared.left_out}
     for number, rule in enumerate(prepared.ruling.kept, start=1):
@@ -77,11 +74,10 @@ def _scope_text(prepared: Put) -> str:
     return ", ".join(parts)
 
 
-def _recall_text(question: Question, prepared: Put) -> str:
-    told = ruling_told(question, prepared)
-    if told["gold_found"] is None:
+def _recall_text(prepared: Put) -> str:
+    if prepared.gold_found is None:
         return ""
-    return f"; gold rules: {told['gold_found']:.0%} found, {told['gold_sent']:.0%} in the prompt"
+    return f"; gold rules: {prepared.gold_found:.0%} found, {prepared.gold_sent:.0%} in the prompt"
 
 
 def _named(rule: Rule) -> str:

@@ -18,7 +18,7 @@ from comity.errors import ExamError, MissingExtra, NotFound, SettingsError
 from comity.evaluation.ask import ExamOptions, put
 from comity.evaluation.exams import Exam, Question, read_exam
 from comity.evaluation.inspect_ruling import ruling_text, ruling_told
-from comity.evaluation.letters import read_letter
+from comity.evaluation.letters import read_cut, read_letter
 from comity.evaluation.run import names_gold, prepared, sample
 from comity.evaluation.runs import MODES, Mode
 from comity.evaluation.score import wilson
@@ -152,7 +152,8 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
     memory = _open_memory(settings, mode)
     read = prepared(read, memory, settings.tenant)
     names = ExamOptions.model_fields.keys() & type(settings).model_fields.keys()
-    options = ExamOptions(**{name: getattr(settings, name) for name in names})
+    given = {name: getattr(settings, name) for name in names}
+    options = ExamOptions(**given, turns=False)  # Inspect's scorers judge one answer
     return Task(
         dataset=MemoryDataset(
             [_sample(question) for question in _asked(read, mode, settings.seed)],
@@ -169,7 +170,7 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
             logprobs=True if logprobs else None,
             top_logprobs=_TOP_LOGPROBS if logprobs else None,
         ),
-        metadata=_about(read, mode, settings, memory),
+        metadata=_about(read, mode, settings, memory, options),
     )
 
 
@@ -228,9 +229,12 @@ def _question(state: TaskState) -> Question:
     return Question.model_validate(state.metadata["question"])
 
 
-def _about(read: Exam, mode: Mode, settings: Settings, memory: Memory | None) -> dict[str, Any]:
+def _about(
+    read: Exam, mode: Mode, settings: Settings, memory: Memory | None, options: ExamOptions
+) -> dict[str, Any]:
     """What a log says of the whole task."""
     return {
+        "turns": options.turns,
         "exam": read.name,
         "exam_sha256": read.sha256,
         "mode": mode,
@@ -262,8 +266,8 @@ def put_question(mode: Mode, memory: Memory | None, options: ExamOptions) -> Sol
             else ChatMessageUser(content=message.content)
             for message in prepared.messages
         ]
-        state.metadata["comity"] = ruling_told(question, prepared)
-        transcript().info(ruling_text(question, prepared), source="comity")
+        state.metadata["comity"] = ruling_told(prepared)
+        transcript().info(ruling_text(prepared), source="comity")
         return await generate(state)
 
     return solve
@@ -296,7 +300,8 @@ def told_letter() -> Scorer:
         if scores:
             letter = max(scores, key=scores.__getitem__)
             return _scored(letter, target.text, "logprobs", scores)
-        reading = read_letter(state.output.completion, question.options)
+        read = read_cut if state.output.stop_reason == "max_tokens" else read_letter
+        reading = read(state.output.completion, question.options)
         if reading.letter:
             return _scored(reading.letter, target.text, "text", {})
         return _not_scored(state.output, reading.reason)
@@ -328,8 +333,6 @@ def _scored(letter: str, right: str, by: str, scores: Mapping[str, float]) -> Sc
 
 
 def _not_scored(output: ModelOutput, reason: str) -> Score:
-    if output.stop_reason == "max_tokens":
-        reason += "; the answer was cut at its longest: raise --max-tokens"
     return Score.unscored(
         reason="invalid_response_format" if output.completion.strip() else "no_response",
         explanation=f"not scored: {reason}",

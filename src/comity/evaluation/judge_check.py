@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from comity.alignment.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
+from comity.alignment.wording import schema_fault
 from comity.errors import ExamError
 from comity.models.chat import ChatModel
 from comity.records import VERBATIM, Record
@@ -118,9 +119,7 @@ def read_cases(path: Path | None = None) -> tuple[Case, ...]:
         try:
             cases.append(Case.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ExamError(f"{name}, line {number}: {field} {first['msg']}".strip()) from error
+            raise ExamError(f"{name}, line {number}: {schema_fault(error)}") from error
     return tuple(cases)
 
 

@@ -68,7 +68,7 @@ _BEFORE = re.compile(
 _BEFORE_ZH = "见选是为非项择案和与及或即以除了故此而但有定论上述知在因不则对将把"
 _AFTER_A = re.compile(
     rf"\s*(?:$|[{_MASK}.,;:!?)\]}}\"、。/|=>~—–\-&])|\s*(?:项|选|[和与或及因]|以及|还是|"
-    r"是|为|正确|错|有误|不|对|符合|才|均|都|当选|最|的?说法|的?表述)|"
+    r"是|为|正确|错|有误|不|对|符合|才|均|都|当选|最|而是|的?说法|的?表述)|"
     r"\s+(?:is|was|isn't|because|since|as|and|or|nor|but|not|rather|instead|than|would|seems?|"
     r"looks?|appears?|fits|cannot|can't|must\s+be|over|versus|which)\b",
     re.I,
@@ -148,11 +148,13 @@ _NEGATION = re.compile(
     re.I,
 )
 _GUESS = re.compile(
-    r"\b(?:could|might|may|maybe|perhaps|possibl[ey]|some|others|first|initially|originally)\b|(?<!最)(?<!最有)可能|也许|或许|大概",
+    r"\b(?:could|might|may|maybe|perhaps|possibl[ey]|some|others|most\s+people|many|first|initially|"
+    r"originally|tempt(?:ing|ed)|worst|(?<!at\s)least)\b|(?<!最)(?<!最有)可能|也许|或许|大概",
     re.I,
 )
 _DOUBT_AFTER = re.compile(r"\?|\s*,?\s*(?:if|unless)\b", re.I)
 _SECOND_THOUGHTS = re.compile(
+    r"(?:[^\w\s]|\n)\s*actually\b|"
     r"\b(?:wait|hold\s+on|on\s+second\s+thoughts?|correction|scratch\s+that|hmm|also\s+(?:be|correct|right|"
     r"acceptable|possible|fits?))\b|更正|等等|等一下|也(?:是?正确|对|可以|可能|符合|行)",
     re.I,
@@ -200,6 +202,16 @@ def read_letter(text: str, options: Sequence[str]) -> Reading:
     said = _without_list(_masked(_unwrapped(said), wordings))
     mentions = list(_mentions(said))
     return _decide(mentions, said, len(options))
+
+
+def read_cut(text: str, options: Sequence[str]) -> Reading:
+    """The letter of a text that was cut at its longest: only if the first line alone says it."""
+    reading = read_letter(text, options)
+    line, ended, _ = text.lstrip().partition("\n")
+    if reading.letter and ended and read_letter(line, options) == reading:
+        return reading
+    why = reading.reason or f"{reading.letter} may not be its last word"
+    return Reading(reason=f"{why}; the answer was cut at its longest: raise --max-tokens")
 
 
 def _folded(text: str) -> str:

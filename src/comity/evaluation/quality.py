@@ -1,54 +1,30 @@
-"""Is a generated question fit to be asked? What code finds, what a judge says, and a trial.
+"""Is a generated question fit to be asked? What a judge says of it, and how a model fares with it.
 
-`form_faults` looks at one question and `set_faults` at all of them; `judge_question` is the
-separate pass of OPO (Align on the Fly, arXiv 2312.15907) with four checks by a judge model at
-temperature 0; `trial` has a model take the question, with its rules and by the options alone;
-`balanced` spreads the right letters evenly.
+`judge_question` is the separate pass of OPO (Align on the Fly, arXiv 2312.15907) with four checks
+by a judge model at temperature 0; `trial` has a model take the question, with its rules and by
+the options alone. What code can tell is in `question_form` and `question_set`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-import tomllib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from comity.alignment.compose import prompt_language
-from comity.errors import ModelError, ModelNonsense, ModelTimeout
+from comity.alignment.wording import schema_fault, version_of, words_of
+from comity.errors import ModelGarbled, ModelNonsense, ModelTimeout
 from comity.evaluation.ask import tell
 from comity.evaluation.exams import LETTERS, Question
-from comity.evaluation.question_form import form_faults
-from comity.evaluation.question_set import balanced, set_faults
 from comity.evaluation.turns import turned
 from comity.models.chat import ChatModel, complete
 from comity.records import WORLD, Message, Record, Request, Rule, Scope
 
-__all__ = [
-    "Trial",
-    "Verdict",
-    "balanced",
-    "form_faults",
-    "judge_question",
-    "judge_version",
-    "set_faults",
-    "trial",
-    "version_of",
-    "words_of",
-]
-
-JUDGE_TIMEOUT = 300.0
-TRIAL_TIMEOUT = 120.0
 _JUDGE_TOKENS = 256
 
 Words = Mapping[str, Mapping[str, str]]
-_T = TypeVar("_T")
 
 _CHECKS = {
     "stem": "the stem is unsound or cannot be understood alone",
@@ -124,70 +100,58 @@ class _Judged(BaseModel):
     answer: StrictBool
 
 
-def judge_version(language: str) -> str:
-    """Version of the judge's prompt in a language, `zh` or `en`."""
-    return version_of(words_of(language))
-
-
-def version_of(words: Words) -> str:
+def judge_version(words: Words) -> str:
     """Version of a judge with these words and the schema of its answer."""
-    parts = {"judge": words["judge"], "shown": words["shown"], "schema": _schema()}
-    text = json.dumps(parts, ensure_ascii=False)
-    return "judge-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"judge-{version_of(words['judge'], words['shown'], _schema())}"
 
 
-@cache
-def words_of(language: str) -> Words:
-    """The words of the checks in a language, `zh` or `en`."""
-    file = files("comity.evaluation") / "prompts" / f"quality_{language}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def trial_version(words: Words) -> str:
+    """Version of a trial with these words."""
+    return f"trial-{version_of(words['trial'], words['shown'])}"
 
 
-async def judge_question(
-    model: ChatModel, question: Question, rules: Sequence[Rule], *, timeout: float = JUDGE_TIMEOUT
-) -> Verdict:
+async def judge_question(model: ChatModel, question: Question, rules: Sequence[Rule]) -> Verdict:
     """Have a model check a question against its rules, in one call at temperature 0.
 
-    `timeout` is in seconds. A judge that fails, is too slow or answers off-schema makes a
-    verdict that is `failed`, never an error.
+    A judge that is too slow or answers off-schema makes a verdict that is `failed`; the
+    `ModelError` of one that cannot be asked at all is raised.
     """
-    language = prompt_language(question.query)
-    request = _judge_request(words_of(language), question, rules)
-    version = judge_version(language)
+    words = words_of("quality", prompt_language(question.query))
+    begun = Verdict(judge=model.name, version=judge_version(words))
     try:
-        reply = await _within(complete(model, request), timeout, model.name)
+        reply = await complete(model, _judge_request(words, question, rules))
         if reply.finish_reason != "stop":
             raise ModelNonsense(f"its answer ended early ({reply.finish_reason})")
         judged = _Judged.model_validate_json(reply.text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the answer"
-        reason = f"the answer does not follow the schema: {where}: {first['msg']}"
-        return Verdict(judge=model.name, version=version, failed=reason)
-    except ModelError as error:
-        return Verdict(judge=model.name, version=version, failed=str(error))
-    return Verdict(**judged.model_dump(), judge=model.name, version=version)
+        reason = f"the answer does not follow the schema: {schema_fault(error)}"
+        return begun.model_copy(update={"failed": reason})
+    except ModelGarbled:
+        raise
+    except (ModelTimeout, ModelNonsense) as error:
+        return begun.model_copy(update={"failed": str(error)})
+    return begun.model_copy(update=judged.model_dump())
 
 
-async def trial(
-    model: ChatModel, question: Question, rules: Sequence[Rule], *, timeout: float = TRIAL_TIMEOUT
-) -> Trial:
+async def trial(model: ChatModel, question: Question, rules: Sequence[Rule]) -> Trial:
     """Have a model take a question with its rules, and then by the options alone.
 
     With the rules the options are shown in two opposite orders, and alone in each of their
     cyclic orders, until the model picks a wrong one: it must be right in both orders with the
     rules, and only who is right in all orders without them has been told by the options.
-    `timeout` is in seconds for each call. A model that fails makes a trial that is `failed`,
-    never an error.
+    A model that is too slow or names no letter makes a trial that is `failed`; the `ModelError`
+    of one that cannot be asked at all is raised.
     """
     taken = Trial(model=model.name, right=question.options[LETTERS.index(question.answer)])
     count = len(question.options)
     try:
         with_rules = await _picked(
-            model, question, (0, count // 2), lambda put: _with_rules(put, rules), timeout
+            model, question, (0, count // 2), lambda put: _with_rules(put, rules)
         )
-        alone = await _picked(model, question, range(count), _options_only, timeout)
-    except ModelError as error:
+        alone = await _picked(model, question, range(count), _options_only)
+    except ModelGarbled:
+        raise
+    except (ModelTimeout, ModelNonsense) as error:
         return taken.model_copy(update={"failed": str(error)})
     return taken.model_copy(update={"with_rules": with_rules, "options_only": alone})
 
@@ -197,34 +161,23 @@ async def _picked(
     question: Question,
     starts: Iterable[int],
     put: Callable[[Question], tuple[Message, ...]],
-    timeout: float,
 ) -> tuple[str, ...]:
     """Texts picked with each of the options first in turn, up to the first wrong one."""
     picked: list[str] = []
     for start in starts:
         shown = turned(question, start)
-        letter = await _letter(model, shown, put(shown), timeout)
+        letter = await _letter(model, shown, put(shown))
         picked.append(shown.options[LETTERS.index(letter)])
         if letter != shown.answer:
             break
     return tuple(picked)
 
 
-async def _letter(
-    model: ChatModel, question: Question, messages: tuple[Message, ...], timeout: float
-) -> str:
-    told = await _within(tell(model, question, messages), timeout, model.name)
+async def _letter(model: ChatModel, question: Question, messages: tuple[Message, ...]) -> str:
+    told = await tell(model, question, messages)
     if told.letter not in question.letters:
         raise ModelNonsense(f"{model.name} chose no option: {told.not_scored or told.letter}")
     return told.letter
-
-
-async def _within(call: Awaitable[_T], timeout: float, name: str) -> _T:
-    try:
-        async with asyncio.timeout(timeout):
-            return await call
-    except TimeoutError as error:
-        raise ModelTimeout(f"{name} did not answer within {timeout:g} seconds") from error
 
 
 def _judge_request(words: Words, question: Question, rules: Sequence[Rule]) -> Request:
@@ -247,7 +200,7 @@ def _judge_request(words: Words, question: Question, rules: Sequence[Rule]) -> R
 
 
 def _with_rules(question: Question, rules: Sequence[Rule]) -> tuple[Message, ...]:
-    words = words_of(prompt_language(question.query))
+    words = words_of("quality", prompt_language(question.query))
     asked = words["trial"]["with_rules_question"].format(
         rules=_rules(rules, words["shown"]),
         stem=_stem(question, words["shown"]),
@@ -257,7 +210,7 @@ def _with_rules(question: Question, rules: Sequence[Rule]) -> tuple[Message, ...
 
 
 def _options_only(question: Question) -> tuple[Message, ...]:
-    words = words_of(prompt_language(question.query))["trial"]
+    words = words_of("quality", prompt_language(question.query))["trial"]
     asked = words["options_only_question"].format(options=question.options_text)
     return _messages(words["options_only"], asked)
 

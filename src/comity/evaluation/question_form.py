@@ -80,12 +80,17 @@ _BARE_ARTICLE = re.compile(
 
 
 def form_faults(
-    question: Question, rules: Sequence[Rule], *, names: Sequence[str] = ()
+    question: Question,
+    rules: Sequence[Rule],
+    *,
+    names: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The faults of a question's form, against the rules it was made from.
 
     `names` are names of the place or organisation, one of which the stem must hold; none means
-    that it need not. Each fault is a sentence that says what is wrong, and where.
+    that it need not. `others` are names in the stem of something else, which may hold such a name
+    (海南藏族自治州 is not in 海南). Each fault is a sentence that says what is wrong, and where.
     """
     return (
         *_unusable_options(question),
@@ -93,7 +98,7 @@ def form_faults(
         *_length_that_tells(question),
         *_stem_with_options(question),
         *_stem_not_alone(question, rules),
-        *_stem_without_name(question, names),
+        *_stem_without_name(question, names, others),
         *_copies(question, rules, names),
     )
 
@@ -182,9 +187,15 @@ def _titles(rules: Iterable[Rule]) -> set[str]:
     return {part for part in parts if plain(part)}
 
 
-def _stem_without_name(question: Question, names: Sequence[str]) -> Iterator[str]:
+def _stem_without_name(
+    question: Question, names: Sequence[str], others: Sequence[str]
+) -> Iterator[str]:
     wanted = [name for name in names if name.strip()]
-    if wanted and not any(_holds_name(question.stem, name) for name in wanted):
+    stem = question.stem
+    for other in others:
+        if any(_holds_name(other, name) for name in wanted):
+            stem = stem.replace(other, "\0")
+    if wanted and not any(_holds_name(stem, name) for name in wanted):
         yield f"The stem names no place or organisation; it should name {' or '.join(wanted)}."
 
 

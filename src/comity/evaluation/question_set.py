@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from comity.documents.duplicates import find_duplicates
 from comity.evaluation.exams import Question
@@ -71,16 +71,20 @@ def set_faults(questions: Sequence[Question], *, near: float = NEAR) -> dict[str
     return {question.id: found[question.id] for question in questions if question.id in found}
 
 
-def balanced(questions: Sequence[Question], seed: int) -> tuple[Question, ...]:
+def balanced(
+    questions: Sequence[Question], seed: int, *, fixed: Collection[str] = ()
+) -> tuple[Question, ...]:
     """The questions, in their order, with options reordered so that the right letters are even.
 
-    Where all questions have equally many options and none must keep its order, no letter is
-    right more than once more than another. The same questions and seed give the same result.
+    Those whose id is `fixed` stay as they are, and the others make up for them. Where all
+    questions have equally many options and none must keep its order, no letter is right more than
+    once more than another. The same questions and seed give the same result.
     """
     draw = random.Random(seed)
-    used = Counter(question.answer for question in questions if keeps_order(question))
     result = list(questions)
-    free = [at for at, question in enumerate(questions) if not keeps_order(question)]
+    stays = [question.id in fixed or keeps_order(question) for question in questions]
+    used = Counter(questions[at].answer for at in range(len(questions)) if stays[at])
+    free = [at for at in range(len(questions)) if not stays[at]]
     # those with the fewest letters choose first, for the others can make up for them
     for at in sorted(free, key=lambda at: (len(questions[at].options), draw.random())):
         letters = questions[at].letters

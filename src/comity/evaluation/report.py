@@ -26,8 +26,8 @@ from comity.evaluation.pictures import (
     recall_picture,
 )
 from comity.evaluation.published import published as published_table
-from comity.evaluation.report_cases import shortened, worse
-from comity.evaluation.report_parts import Part, Sheet, parts_of
+from comity.evaluation.report_cases import ids_of, shortened, worse
+from comity.evaluation.report_parts import Pair, Part, Sheet, by_rules, by_run, parts_of
 from comity.evaluation.report_text import Table
 from comity.evaluation.runs import Run
 from comity.evaluation.score import Letters, Score, letters
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 SHOWN = 10
-"""Questions shown of those that got worse, and of those that got better, in each exam."""
+"""Questions shown of those that got worse, and of those that got better, in each comparison."""
 
 _ONE_LETTER = 0.9  # share from which a model's answers are called one letter
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -69,19 +69,22 @@ def report(runs: Sequence[Run], *, published: bool = False) -> Report:
     twice and for one that cannot be read, `MissingExtra` without the extra `exams`.
     """
     sheets = _sheets(runs)
-    parts = parts_of(sheets)
-    notes = tuple(_notes(parts))
+    parts, pairs = parts_of(sheets), tuple(by_run(sheets))
+    changed = (*pairs, *by_rules(parts))
+    notes = (*_notes(parts), *_run_notes(pairs))
     page = _template().render(
         title=f"Exam report: {', '.join(sheet.label for sheet in sheets)}",
         notes=notes,
         results=tables.accuracy(parts),
         pictures=tuple(_pictures(parts)),
-        details=tuple(_details(sheets, parts, published=published)),
-        worse=worse(parts, SHOWN),
-        better=tables.better(parts, SHOWN),
+        details=tuple(_details(sheets, parts, pairs, published=published)),
+        worse=worse(changed, SHOWN),
+        better=tables.better(changed, SHOWN),
         origin=tuple(_origin(sheets, parts)),
     )
-    return Report(html=page, markdown=_markdown(sheets, parts, notes, published=published))
+    shown = [tables.between_runs(pairs)] if len(sheets) > 1 else []
+    shown += [published_table(parts)] if published else []
+    return Report(html=page, markdown=_markdown(sheets, parts, notes, shown))
 
 
 def _sheets(runs: Sequence[Run]) -> list[Sheet]:
@@ -100,10 +103,12 @@ def _sheets(runs: Sequence[Run]) -> list[Sheet]:
     return sheets
 
 
-def _details(sheets: Sequence[Sheet], parts: Sequence[Part], *, published: bool) -> Iterator[Table]:
+def _details(
+    sheets: Sequence[Sheet], parts: Sequence[Part], pairs: Sequence[Pair], *, published: bool
+) -> Iterator[Table]:
     yield tables.pairs(parts)
     if len(sheets) > 1:
-        yield tables.between_runs(sheets)
+        yield tables.between_runs(pairs)
     if published:
         yield published_table(parts)
     yield tables.retrieval(parts)
@@ -129,6 +134,15 @@ def _notes(parts: Sequence[Part]) -> Iterator[str]:
         yield from _warnings(part)
         if not part.finished:
             yield f"{part.name}: the run is not finished; continue it with --resume."
+
+
+def _run_notes(pairs: Sequence[Pair]) -> Iterator[str]:
+    """What changed from run to run, with the questions' ids."""
+    for pair in pairs:
+        if pair.worse:
+            yield f"{pair.name}: got worse: {ids_of(pair.worse)}."
+        if pair.better:
+            yield f"{pair.name}: got better: {ids_of(pair.better)}."
 
 
 def _warnings(part: Part) -> Iterator[str]:
@@ -226,16 +240,15 @@ def _shown(value: object) -> object:
 
 
 def _markdown(
-    sheets: Sequence[Sheet], parts: Sequence[Part], notes: Sequence[str], *, published: bool
+    sheets: Sequence[Sheet], parts: Sequence[Part], notes: Sequence[str], more: Sequence[Table]
 ) -> str:
     table = tables.accuracy(parts)
     blocks = [_markdown_table(table), _plain(table.note)]
     blocks.append("\n".join(f"- {_plain(note)}" for note in notes))
     blocks.append("\n".join(f"- {_plain(line)}" for line in _provenance(sheets)))
-    if published:
-        beside = published_table(parts)
-        blocks += [f"{beside.title}:", _markdown_table(beside)] if beside.rows else []
-        blocks.append(_plain(beside.note))
+    for shown in more:
+        blocks += [f"{shown.title}:", _markdown_table(shown)] if shown.rows else []
+        blocks.append(_plain(shown.note))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import exp
 
 from pydantic import Field
 
-from comity.evaluation.report_parts import Part
+from comity.evaluation.ask import exam_words
+from comity.evaluation.report_parts import Pair
 from comity.evaluation.runs import Item
-from comity.evaluation.score import Change, got_worse
+from comity.evaluation.score import Change
 from comity.records import VERBATIM, Message, Record, RuleRef
 
 _BEGINNING = 140  # characters of a long text in a list
@@ -22,34 +23,44 @@ class Case(Record):
 
     title: str = Field(description="Exam, question and run.")
     letters: str = Field(description="Right letter, and those given.")
-    question: str = Field(description="As it was put without rules: stem and options.")
+    question: str = Field(description="As it was put, without the rules.")
     facts: tuple[tuple[str, str], ...] = Field(description="Name and lines of what was ruled.")
-    prompt: str = Field(description="What the model was sent with the rules.")
+    prompt: str = Field(description="What the model was sent when it was wrong.")
     said: str = Field("", description="What the model wrote, where that is more than a letter.")
 
 
 class Cases(Record):
     """The questions of an exam that got worse."""
 
-    exam: str = Field(description="Name of the exam, and of the run where there are several.")
+    name: str = Field(description="Name of the exam, and what is compared.")
     cases: tuple[Case, ...] = Field(description="The first of them.")
-    rest: int = Field(0, ge=0, description="How many more there are.")
+    rest: str = Field("", description="Ids of the others.")
 
 
-def worse(parts: Sequence[Part], limit: int) -> list[Cases]:
-    """The questions right without rules and wrong with those of the pipeline: some per exam."""
-    groups = []
-    for part in parts:
-        changes = got_worse(*part.in_modes("base", "comity"))
-        if changes:
-            cases = tuple(_case(part.name, change) for change in changes[:limit])
-            groups.append(Cases(exam=part.name, cases=cases, rest=max(0, len(changes) - limit)))
-    return groups
+def worse(pairs: Iterable[Pair], limit: int) -> list[Cases]:
+    """The questions first right, then wrong: some of each pair, and the ids of the rest."""
+    return [
+        Cases(
+            name=pair.name,
+            cases=tuple(_case(pair, change) for change in pair.worse[:limit]),
+            rest=ids_of(pair.worse[limit:]),
+        )
+        for pair in pairs
+        if pair.worse
+    ]
+
+
+def ids_of(changes: Iterable[Change]) -> str:
+    """The questions that changed, by id."""
+    return ", ".join(change.after.question for change in changes)
 
 
 def question_of(asked: Sequence[Message]) -> str:
-    """The question in a prompt: what the user said last."""
-    return next((m.content for m in reversed(asked) if m.role == "user"), "")
+    """The question in a prompt: what the user said last, after the rules if there are any."""
+    said = next((m.content for m in reversed(asked) if m.role == "user"), "")
+    for language in ("en", "zh"):
+        said = said.rpartition(f"{exam_words(language)['by_rules']}\n")[2]
+    return said
 
 
 def _name(ref: RuleRef) -> str:
@@ -67,9 +78,11 @@ def shortened(text: str) -> str:
     return line if len(line) <= _BEGINNING else line[: _BEGINNING - 1] + "…"
 
 
-def _case(name: str, change: Change) -> Case:
+def _case(pair: Pair, change: Change) -> Case:
     before, after = change.before, change.after
+    first, second = pair.labels
     facts = {
+        "Rules sent before": names_of(before.sent),
         "Rules sent": names_of(after.sent),
         "Gold rules": "\n".join(_gold(after)),
         "Ruling": names_of(after.kept),
@@ -78,12 +91,12 @@ def _case(name: str, change: Change) -> Case:
         ),
         "Left out for want of room": names_of(after.left_out),
         "Scope": _scope(after),
-        "Chances": _chances(before, after),
+        "Chances": _chances({first: before, second: after}),
     }
     said = after.text.strip()
     return Case(
-        title=f"{name}: {before.question}",
-        letters=f"right {before.answer}, base {before.letter}, comity {after.letter}",
+        title=f"{pair.name}: {before.question}",
+        letters=f"right {before.answer}, {first} {before.letter}, {second} {after.letter}",
         question=question_of(before.asked),
         facts=tuple((name, told) for name, told in facts.items() if told),
         prompt="\n\n".join(f"[{message.role}]\n{message.content}" for message in after.asked),
@@ -107,10 +120,10 @@ def _scope(item: Item) -> str:
     return "; ".join(filter(None, (place, audience, at)))
 
 
-def _chances(before: Item, after: Item) -> str:
+def _chances(items: Mapping[str, Item]) -> str:
     lines = []
-    for item in (before, after):
+    for name, item in items.items():
         if item.logprobs:
             told = (f"{letter} {100 * exp(p):.0f} %" for letter, p in sorted(item.logprobs.items()))
-            lines.append(f"{item.mode}: {', '.join(told)}")
+            lines.append(f"{name}: {', '.join(told)}")
     return "\n".join(lines)

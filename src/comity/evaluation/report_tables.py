@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from comity.evaluation.report_cases import names_of, question_of, shortened
-from comity.evaluation.report_parts import Part, Sheet
+from comity.evaluation.report_cases import ids_of, names_of, question_of, shortened
+from comity.evaluation.report_parts import Pair, Part, Sheet
 from comity.evaluation.report_text import NONE, Table, p_value, percent, points
 from comity.evaluation.runs import MODES, Mode, Plan
 from comity.evaluation.score import (
@@ -16,9 +16,7 @@ from comity.evaluation.score import (
     Recall,
     Score,
     Spread,
-    compare,
     costs,
-    got_better,
     letters,
     of,
     overhead_share,
@@ -37,7 +35,7 @@ def what_was_run(sheets: Sequence[Sheet]) -> Table:
     rows = [
         (
             sheet.label,
-            sheet.plan.model,
+            "\n".join(filter(None, (sheet.plan.model, sheet.plan.endpoint))),
             _memory(sheet.plan),
             f"{sheet.plan.started:%Y-%m-%d %H:%M} UTC",
             "all" if sheet.plan.limit is None else f"{sheet.plan.limit} of each exam",
@@ -58,12 +56,21 @@ def exams_taken(parts: Sequence[Part]) -> Table:
             part.taken.path,
             part.taken.sha256,
             _progress(part),
+            str(sum(item.reused for item in part.items)),
             str(len(part.taken.left_out)),
             str(len(part.taken.retired)),
         )
         for part in parts
     ]
-    columns = ("exam", "file", "SHA-256", "asked, of planned", "left out", "retired")
+    columns = (
+        "exam",
+        "file",
+        "SHA-256",
+        "answers, of planned",
+        "taken over",
+        "left out",
+        "retired",
+    )
     return Table(title="The exams", columns=columns, rows=tuple(rows), words=4)
 
 
@@ -106,15 +113,11 @@ def pairs(parts: Sequence[Part]) -> Table:
     )
 
 
-def between_runs(sheets: Sequence[Sheet]) -> Table:
+def between_runs(found: Iterable[Pair]) -> Table:
     """The first run against each later one, over the questions that both asked."""
-    first = sheets[0]
     rows = [
-        (exam, mode, f"{first.label} → {later.label}", *_paired_cells(found))
-        for later in sheets[1:]
-        for exam in (taken.name for taken in first.plan.exams)
-        for mode in MODES
-        if (found := compare(of(first.items, exam, mode), of(later.items, exam, mode))).questions
+        (pair.exam, pair.mode, " → ".join(pair.labels), *_paired_cells(pair.paired))
+        for pair in found
     ]
     return Table(
         title="From run to run",
@@ -164,7 +167,7 @@ def cost(parts: Sequence[Part]) -> Table:
         columns=("exam", "mode", "tokens read", "of rules", "written", "seconds", "of the model"),
         rows=tuple(rows),
         words=2,
-        note=" ".join(("Median; in brackets mean and ninetieth percentile.", *_overheads(parts))),
+        note=" ".join((_COST_NOTE, *_overheads(parts))),
     )
 
 
@@ -235,14 +238,13 @@ def letter_table(parts: Sequence[Part]) -> Table:
     )
 
 
-def better(parts: Sequence[Part], limit: int) -> Table:
-    """The questions that the rules put right: some per exam, with the beginning of their text."""
+def better(found: Iterable[Pair], limit: int) -> Table:
+    """The questions first wrong, then right: some of each pair, and the ids of the rest."""
     rows, rest = [], []
-    for part in parts:
-        changes = got_better(*part.in_modes("base", "comity"))
-        rows += [_better_row(part.name, change) for change in changes[:limit]]
-        if len(changes) > limit:
-            rest.append(f"{part.name}: {len(changes) - limit} more are not shown.")
+    for pair in found:
+        rows += [_better_row(pair.name, change) for change in pair.better[:limit]]
+        if more := pair.better[limit:]:
+            rest.append(f"{pair.name}, not shown: {ids_of(more)}.")
     return Table(
         title="What got better",
         columns=("exam", "question", "letter", "rules sent", "begins"),
@@ -273,6 +275,10 @@ def reading(found: Paired) -> str:
     )
 
 
+_COST_NOTE = (
+    "Median; in brackets mean and ninetieth percentile. Tokens and seconds are the sum over all "
+    "orders of the options in which a question was asked."
+)
 _PAIRS: tuple[tuple[Mode, Mode], ...] = (
     ("base", "comity"),
     ("base", "oracle"),
@@ -296,8 +302,9 @@ def _paired_cells(found: Paired) -> tuple[str, ...]:
 def _memory(plan: Plan) -> str:
     if not plan.memory:
         return NONE
-    url = _PASSWORD.sub(r"\1:…@", plan.memory)
-    return url + (f"\nrevision {plan.revision}" if plan.revision is not None else "")
+    revision = f"revision {plan.revision}" if plan.revision is not None else ""
+    parts = (_PASSWORD.sub(r"\1:…@", plan.memory), revision, plan.embedder)
+    return "\n".join(filter(None, parts))
 
 
 def _options(plan: Plan) -> Iterator[tuple[str, object]]:

@@ -7,15 +7,18 @@ about last June outlives a version of July, and one that names no date is overta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from comity.errors import ExamError
 from comity.evaluation.circumstances import OUTSIDE, RULING, decide, plain
 from comity.evaluation.exams import Question
+from comity.evaluation.gather import NEIGHBOUR
 from comity.memory.memory import Memory
 from comity.memory.store import StoredRule
 from comity.memory.versions import in_force, newest_undrafted
-from comity.records import DEFAULT_TENANT, Rule, Scope
+from comity.records import Rule, Scope
 
 Standing = Literal["active", "flagged", "retired"]
 
@@ -33,6 +36,8 @@ _CIRCUMSTANCES = (
 )
 _RULED = ("boundary", "precedence")  # their answers follow from the circumstances
 _ORDER: tuple[Standing, ...] = ("active", "flagged", "retired")
+_SAID = re.compile(r"rule .+?: (?:what )?(?:version \d|the memory does not know|none of)")
+"""How every reason begins that is given here; a person's would have to look for it."""
 
 
 class _Verdict(NamedTuple):
@@ -41,34 +46,82 @@ class _Verdict(NamedTuple):
 
 
 def review(
-    questions: Sequence[Question], memory: Memory, *, tenant: str = DEFAULT_TENANT
+    questions: Sequence[Question], memory: Memory, *, tenant: str | None = None
 ) -> tuple[Question, ...]:
     """The questions with status and reason as the memory's rules now stand.
 
-    Retired: a tied rule was repealed, its text changed, or the memory does not know the version.
-    Flagged: only its circumstances changed (title, validity, place, audience, authority, what it
-    overrides, whether it is mandatory); boundary and precedence questions are then retired too,
-    and also where another rule (a new conflict, a repealed winner) changes what is in force.
-    Active again: the tied version still decides. A question tied to no rule is left as it is.
-    Where a question's scope names another revision (`as_of`), later ones do not touch it.
+    Retired: a tied rule was repealed or has ended, its text changed, or the memory does not know
+    the version. Flagged: only its circumstances changed (title, validity, place, audience,
+    authority, what it overrides, whether it is mandatory), it gives way to another rule now, or
+    something became of a rule that was only shown beside it; boundary and precedence questions
+    are retired then, and also where another rule (a new conflict, a repealed winner) changes what
+    is in force. Active again: the tied version still decides. A question tied to no rule is left
+    as it is, and so is one that somebody else has flagged or retired, unless its rules demand
+    more. Where a question's scope names another revision (`as_of`), later ones do not touch it.
+
+    `tenant` is whose rules are meant; None is the one of each question's scope. Raises
+    `ExamError` where the memory knows none of the rules: then it is the wrong one.
     """
+    _check_known(questions, memory, tenant)
     return tuple(_reviewed(question, memory, tenant) for question in questions)
 
 
-def _reviewed(question: Question, memory: Memory, tenant: str) -> Question:
+def said_by_code(question: Question) -> bool:
+    """Whether status and reason are those of `review`, or of a question that nobody doubted."""
+    return (question.status, question.reason) == ("active", "") or bool(
+        _SAID.match(question.reason)
+    )
+
+
+def _check_known(questions: Iterable[Question], memory: Memory, tenant: str | None) -> None:
+    tied = {
+        (_scope(question, tenant).tenant, ref.id): None
+        for question in questions
+        for ref in question.rules
+    }
+    if tied and not any(memory.store.history(*each) for each in tied):
+        whose, rule = next(iter(tied))
+        raise ExamError(
+            f"the memory knows none of the {len(tied)} rules that the questions were made from, "
+            f"such as {rule!r} of tenant {whose!r}: name their memory (--memory) or tenant "
+            "(--tenant)"
+        )
+
+
+def _scope(question: Question, tenant: str | None) -> Scope:
+    scope = question.scope or Scope()
+    return scope.model_copy(update={"tenant": tenant or scope.tenant})
+
+
+def _reviewed(question: Question, memory: Memory, tenant: str | None) -> Question:
     if not question.rules:
         return question
-    scope = (question.scope or Scope()).model_copy(update={"tenant": tenant})
-    strict = question.kind in _RULED
-    verdicts = [
-        _verdict(rule_id, versions, memory, scope, strict)
-        for rule_id, versions in _deciding(question).items()
-    ]
-    if strict and question.origin == RULING and all(v.standing == "active" for v in verdicts):
-        verdicts.append(_ruled_again(question, memory, scope))
+    verdicts = list(_verdicts(question, memory, _scope(question, tenant)))
     standing = max((v.standing for v in verdicts), key=_ORDER.index, default="active")
     reason = "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
+    by_code = said_by_code(question)
+    no_worse = _ORDER.index(standing) <= _ORDER.index(question.status)
+    if no_worse and (not by_code or question.reason == reason):
+        return question
+    if not by_code:
+        reason = "; ".join(part for part in (question.reason, reason) if part)
     return question.model_copy(update={"status": standing, "reason": reason})
+
+
+def _verdicts(question: Question, memory: Memory, scope: Scope) -> Iterator[_Verdict]:
+    strict = question.kind in _RULED
+    beside = {ref.id for ref in question.rules if ref.reason == NEIGHBOUR}
+    standing = set()
+    for rule_id, versions in _deciding(question).items():
+        verdict = _verdict(rule_id, versions, memory, scope, strict)
+        if rule_id in beside and verdict.standing == "retired":
+            verdict = verdict._replace(standing="flagged")
+        standing.add(verdict.standing)
+        yield verdict
+    if not strict and "retired" not in standing:
+        yield from _overruled(question, memory, scope)
+    elif standing <= {"active"} and question.origin == RULING:
+        yield _ruled_again(question, memory, scope)
 
 
 def _deciding(question: Question) -> dict[str, list[int]]:
@@ -82,6 +135,25 @@ def _deciding(question: Question) -> dict[str, list[int]]:
         if about or ref.reason not in OUTSIDE or ref.id in tied:
             tied.setdefault(ref.id, []).append(ref.version)
     return tied
+
+
+def _overruled(question: Question, memory: Memory, scope: Scope) -> Iterator[_Verdict]:
+    """Whether a rule that a question is about gives way to another one, in the question's case.
+
+    A question that names no place is asked where its rule applies.
+    """
+    at = scope.at or memory.clock()
+    for rule_id in dict.fromkeys(ref.id for ref in question.rules if not ref.reason):
+        history = memory.store.history(scope.tenant, rule_id)
+        rule = in_force(_known(history, scope.as_of), at)
+        if rule is None:
+            continue
+        case = {"place": scope.place or (rule.place,), "audience": scope.audience or rule.audience}
+        ruling = decide(memory, history, scope.model_copy(update=case | {"at": at}))
+        for lost in ruling.overruled:
+            if lost.rule.id == rule_id:
+                told = f"gives way to rule {lost.winner.id} ({lost.reason})"
+                yield _Verdict("flagged", f"rule {rule_id}: version {lost.rule.version} {told}")
 
 
 def _ruled_again(question: Question, memory: Memory, scope: Scope) -> _Verdict:
@@ -118,11 +190,20 @@ def _verdict(
     started = [rule for rule in history if rule.valid_from is None or rule.valid_from <= at]
     # a question may be tied to several versions: what comes after the newest of them is news
     new = newest_undrafted([rule for rule in started if rule.version > max(tied)])
-    if new is None:
-        return _Verdict("active", "")
-    before = [rule for rule in history if rule.version <= max(tied)]
-    old = in_force(before, at) or before[-1]
-    return _compared(old, new, strict)
+    verdict = _Verdict("active", "")
+    if new is not None:
+        before = [rule for rule in history if rule.version <= max(tied)]
+        verdict = _compared(in_force(before, at) or before[-1], new, strict)
+    if verdict.standing == "retired" or scope.at or in_force(history, at):
+        return verdict
+    return _Verdict("retired", f"rule {rule_id}: {_why_not_now(started)}")
+
+
+def _why_not_now(started: Sequence[Rule]) -> str:
+    last = newest_undrafted(started)
+    if last is None or last.valid_to is None:
+        return "none of its versions is in force"
+    return f"version {last.version} ended on {last.valid_to:%Y-%m-%d}"
 
 
 def _known(history: Iterable[StoredRule], as_of: int | None) -> list[Rule]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from comity.alignment.decisions import overruled_refs, refs
 from comity.errors import ComityError, ExamError
-from comity.evaluation.ask import ExamOptions, Put, put, ref_key, share
+from comity.evaluation.ask import ExamOptions, Put, put
 from comity.evaluation.exams import Exam, Question
 from comity.evaluation.gold import gold_entries, tie
 from comity.evaluation.retire import review
@@ -53,7 +53,8 @@ def prepared(exam: Exam, memory: Memory | None, tenant: str) -> Exam:
     """
     if memory is None:
         return exam
-    tied = tie(exam.questions, [stored.rule for stored in memory.rules(tenant=tenant)])
+    versions = memory.changes_since(0, tenant=tenant)
+    tied = tie(exam.questions, [stored.rule for stored in versions])
     return exam.model_copy(update={"questions": review(tied, memory, tenant=tenant)})
 
 
@@ -100,9 +101,10 @@ async def execute(
     """Put what the run has not yet, `parallel` questions at a time; returns how many were put.
 
     Each item is kept as it comes, then handed to `seen`. A model that fails ends the run: what
-    was answered is kept, and the run can be continued. Raises `ExamError` then.
+    was answered is kept, and the run can be continued, where empty answers are asked for again.
+    Raises `ExamError` then.
     """
-    done = run.latest()
+    done = run.answered()
     waiting = iter([job for job in todo if job.key not in done])
     count = 0
 
@@ -155,7 +157,7 @@ async def examine(job: Job, examiner: Examiner) -> Item:
 def _stands(earlier: Item, question: Question, prepared: Put) -> bool:
     """Whether an earlier item is the answer to the very same prompt and question."""
     same = (earlier.asked_sha256, earlier.question_sha256)
-    return same == (prepared.sha256, question.content_hash)
+    return earlier.answered and same == (prepared.sha256, question.content_hash)
 
 
 def _told_before(earlier: Item) -> Choice:
@@ -178,10 +180,6 @@ def _taken_over(earlier: Item, item: Item) -> Item:
 
 def _item(job: Job, prepared: Put, told: Choice) -> Item:
     question = job.question
-    gold = tuple(ref for ref in question.rules if not ref.reason)
-    keys = {ref_key(ref) for ref in gold}
-    found = [hit.rule for hit in prepared.hits]
-    counted = bool(keys) and job.mode == "comity"
     return Item(
         exam=job.exam,
         question=question.id,
@@ -208,9 +206,9 @@ def _item(job: Job, prepared: Put, told: Choice) -> Item:
         left_out=tuple(refs(prepared.left_out)),
         sent=tuple(refs(prepared.rules)),
         rule_tokens=prepared.rule_tokens,
-        gold=gold,
-        gold_found=share(keys, found) if counted else None,
-        gold_sent=share(keys, prepared.rules) if counted else None,
+        gold=prepared.gold,
+        gold_found=prepared.gold_found,
+        gold_sent=prepared.gold_sent,
         gold_at=prepared.gold_at,
         usage=told.usage,
         at=datetime.now(UTC),

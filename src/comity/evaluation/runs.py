@@ -26,6 +26,9 @@ MODES: tuple[Mode, ...] = ("base", "comity", "oracle")
 BUDGETS = (100, 200, 300, 400, 600, 800, 1000, 1500, 2000)
 """Token budgets at which the recall of gold rules is noted."""
 
+ScoredBy = Literal["logprobs", "constrained", "text", ""]
+"""How a letter was told; empty where there is none."""
+
 Key = tuple[str, str, Mode]
 """Exam, question and mode."""
 
@@ -33,9 +36,14 @@ Key = tuple[str, str, Mode]
 class Turn(Record):
     """One order of the options, and what came of it; letters are the question's own."""
 
+    model_config = VERBATIM
+
     first: str = Field(description="The option that stood first.")
     letter: str = Field("", description="What the model chose; empty if it could not be read.")
+    not_scored: str = Field("", description="Why there is no letter.")
+    scored_by: ScoredBy = Field("", description="How the letter was told.")
     logprobs: dict[str, float] = Field({}, description="Natural log-probability of each option.")
+    text: str = Field("", description="What the model wrote; its letters are those of this order.")
 
 
 class Item(Record):
@@ -53,9 +61,7 @@ class Item(Record):
     answer: str = Field(description="Letter of the right option.")
     letter: str = Field("", description="Letter that the model chose; empty if not scored.")
     not_scored: str = Field("", description="Why there is no letter.")
-    scored_by: Literal["logprobs", "constrained", "text", ""] = Field(
-        "", description="How the letter was told."
-    )
+    scored_by: ScoredBy = Field("", description="How the letter was told.")
     logprobs: dict[str, float] = Field(
         {}, description="Natural log-probability of each letter, the mean over the turns."
     )
@@ -69,7 +75,9 @@ class Item(Record):
     left_out: tuple[RuleRef, ...] = Field((), description="Kept rules that the budget left out.")
     sent: tuple[RuleRef, ...] = Field((), description="Rules in the prompt.")
     rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take in the prompt.")
-    gold: tuple[RuleRef, ...] = Field((), description="The rules that the question was made from.")
+    gold: tuple[RuleRef, ...] = Field(
+        (), description="The rules that the question was made from, in the version with that text."
+    )
     gold_found: float | None = Field(None, description="Share of the gold rules among the hits.")
     gold_sent: float | None = Field(None, description="Share of the gold rules in the prompt.")
     gold_at: dict[int, float] = Field(
@@ -92,6 +100,11 @@ class Item(Record):
         """Whether the answer is right; None where it was not scored."""
         return None if not self.letter else self.letter == self.answer
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything came back; an empty answer is asked for again."""
+        return bool(self.letter or self.text.strip())
+
 
 class ExamTaken(Record):
     """An exam as a run takes it."""
@@ -102,19 +115,24 @@ class ExamTaken(Record):
     questions: tuple[str, ...] = Field(description="Ids of the questions that are asked, in order.")
     left_out: tuple[LeftOut, ...] = Field((), description="Lines of the file that are not.")
     retired: dict[str, str] = Field({}, description="Questions not asked since a rule changed.")
+    with_gold: tuple[str, ...] | None = Field(
+        None, description="Questions that name gold rules; None where it was not noted."
+    )
 
 
 class Plan(Record):
     """What a run asks, of whom, and how. A run is continued only with the same plan."""
 
     model: str = Field(description="Name of the model.")
+    endpoint: str = Field("", description="Where it is asked; empty on this machine.")
     modes: tuple[Mode, ...] = Field(description="In which modes.")
     exams: tuple[ExamTaken, ...] = Field(description="Which questions.")
     memory: str = Field("", description="URL of the memory; empty where none was needed.")
     revision: int | None = Field(None, description="Its revision at the start.")
+    embedder: str = Field("", description="Id of the embedder that searched it.")
     place: str = Field("", description="Place of a question that names none.")
     options: dict[str, str | int | float | bool] = Field(
-        {}, description="What else decides the prompts: budget, hits, note, language."
+        {}, description="What else decides prompts and answers: budget, hits, turns, seed."
     )
     limit: int | None = Field(None, description="Questions asked of each exam; None is all.")
     seed: int = Field(0, description="Draws the sample.")
@@ -128,7 +146,7 @@ class Plan(Record):
         Not the moment, nor where an exam lay and why some of it is not asked: the file's hash
         and the questions say what is.
         """
-        words = {"path", "left_out", "retired"}
+        words = {"path", "left_out", "retired", "with_gold"}
         return self.model_dump_json(exclude={"started": True, "exams": {"__all__": words}})
 
 
@@ -217,6 +235,10 @@ class Run:
         """The last item of each question and mode."""
         return {item.key: item for item in self.items()}
 
+    def answered(self) -> Mapping[Key, Item]:
+        """Those of the last items that need not be asked again."""
+        return {key: item for key, item in self.latest().items() if item.answered}
+
     def close(self) -> None:
         """Let others append."""
         if self._lock is not None:
@@ -242,8 +264,9 @@ class Run:
             )
         else:
             begun = Run.read(self.folder).plan
-            if begun.identity != self.plan.identity:
-                told = "; ".join(_differences(begun, self.plan)) or "exams in another order"
+            now = _as_far_as_noted(self.plan, begun)
+            if begun.identity != now.identity:
+                told = "; ".join(_differences(begun, now)) or "exams in another order"
                 raise ExamError(
                     f"{self.folder} was begun otherwise ({told}): give what it was begun with, "
                     "or name another folder"
@@ -277,6 +300,13 @@ def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _as_far_as_noted(plan: Plan, begun: Plan) -> Plan:
+    """The plan without what the one it is compared with, of an earlier version, did not note."""
+    options = {name: value for name, value in plan.options.items() if name in begun.options}
+    missing = [name for name in ("endpoint", "embedder") if not getattr(begun, name)]
+    return plan.model_copy(update={"options": options} | dict.fromkeys(missing, ""))
 
 
 def _differences(begun: Plan, plan: Plan) -> Iterator[str]:

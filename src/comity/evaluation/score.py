@@ -234,7 +234,7 @@ def costs(items: Iterable[Item]) -> tuple[Cost, ...]:
 def overhead_share(items: Iterable[Item]) -> float | None:
     """Seconds spent around the model, per second spent in it; None where no time was noted.
 
-    Answers taken from an earlier run do not count.
+    Answers taken from an earlier run do not count, nor does writing down what came.
     """
     timed = [item.seconds for item in items if not item.reused and item.seconds.get("model")]
     timed = [seconds for seconds in timed if "total" in seconds]

@@ -5,22 +5,28 @@ Language Models Are Not Robust Multiple Choice Selectors, arXiv 2309.03882), and
 favour some letters too; where the two agree, a model looks better than it is. So a question is
 asked in two turns, the second with the options half way round. Where both choose the same
 option, that is the answer. Where they differ, the remaining rotations are asked as well, and all
-of them decide together. The prompt before the options is the same in all turns, so that a model
-that keeps the beginning of a prompt reads little more than the options again.
+of them decide together: by the mean log-probability of each option, else by how often each was
+chosen. Where two options are level, the model has chosen a letter and no option, and the question
+is not scored. The prompt before the options is the same in all turns, so that a model that keeps
+the beginning of a prompt reads little more than the options again.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from comity.evaluation.ask import ExamOptions, Put, Told, messages_of, tell
+from comity.evaluation.ask import ExamOptions, Put, messages_of, tell
 from comity.evaluation.exams import Question
 from comity.evaluation.question_set import turns_freely
-from comity.evaluation.runs import Turn
+from comity.evaluation.runs import ScoredBy, Turn
 from comity.models.chat import ChatModel
 from comity.records import Usage
+
+_LEVEL = 1e-9  # difference below which two options are equally likely
+_UNTOLD = -25.0  # log-probability of a letter for which the told ones leave no room at all
 
 
 class Choice(NamedTuple):
@@ -28,7 +34,7 @@ class Choice(NamedTuple):
 
     letter: str
     """The letter; empty if none could be read in any turn."""
-    by: Literal["logprobs", "constrained", "text", ""]
+    by: ScoredBy
     """How the letters were told."""
     text: str
     """What the model wrote in the first turn."""
@@ -44,7 +50,7 @@ class Choice(NamedTuple):
 
 class _Asked(NamedTuple):
     turn: Turn
-    told: Told
+    usage: Usage
 
 
 async def tell_in_turns(
@@ -76,47 +82,51 @@ async def _ask(
     model: ChatModel, question: Question, prepared: Put, start: int, options: ExamOptions
 ) -> _Asked:
     put = messages_of(turned(question, start), prepared.rules_text) if start else prepared.messages
-    told = await tell(model, question, put, seed=options.seed)
+    told = await tell(model, question, put, seed=options.seed, max_tokens=options.max_tokens)
     letters = question.letters
     own = {letter: letters[(at + start) % len(letters)] for at, letter in enumerate(letters)}
     turn = Turn(
         first=letters[start],
         letter=own.get(told.letter, ""),
+        not_scored=told.not_scored,
+        scored_by=told.by,
         logprobs={own[letter]: value for letter, value in told.logprobs.items()},
+        text=told.reply.text,
     )
-    return _Asked(turn, told)
+    return _Asked(turn, told.reply.usage)
 
 
 def _decided(question: Question, asked: Sequence[_Asked]) -> Choice:
     turns = tuple(each.turn for each in asked)
     logprobs = _mean(question.letters, turns)
-    first = asked[0].told
-    letter = max(logprobs, key=logprobs.__getitem__) if logprobs else _most_chosen(turns)
-    if len({turn.letter for turn in turns}) == 1:
-        letter = turns[0].letter
+    chosen = Counter(turn.letter for turn in turns if turn.letter)
+    best = [*chosen] if len({turn.letter for turn in turns}) == 1 else _best(logprobs or chosen)
+    letter = best[0] if len(best) == 1 else ""
+    told = ", ".join(f"{option} {count}" for option, count in sorted(chosen.items()))
+    level = f"the orders of the options decide nothing: {told}" if best else ""
     return Choice(
         letter=letter,
-        by=next((each.told.by for each in asked if each.told.by), ""),
-        text=first.reply.text,
+        by=next((turn.scored_by for turn in turns if letter and turn.scored_by), ""),
+        text=turns[0].text,
         logprobs=logprobs,
         turns=turns,
         usage=Usage(
-            prompt_tokens=sum(each.told.reply.usage.prompt_tokens for each in asked),
-            completion_tokens=sum(each.told.reply.usage.completion_tokens for each in asked),
+            prompt_tokens=sum(each.usage.prompt_tokens for each in asked),
+            completion_tokens=sum(each.usage.completion_tokens for each in asked),
         ),
-        not_scored="" if letter else first.not_scored,
+        not_scored="" if letter else level or turns[0].not_scored,
     )
 
 
 def _mean(letters: Sequence[str], turns: Sequence[Turn]) -> dict[str, float]:
     """Mean log-probabilities; empty unless every turn tells some.
 
-    Endpoints tell the likeliest tokens only: a letter that is not among them counts as the least
-    likely of those that are.
+    Endpoints tell the likeliest tokens only: a letter that is not among them counts as likely as
+    the least likely one, and at most as likely as all that was not told.
     """
     if not all(turn.logprobs for turn in turns):
         return {}
-    least = [min(turn.logprobs.values()) for turn in turns]
+    least = [_untold(turn.logprobs) for turn in turns]
     return {
         letter: sum(turn.logprobs.get(letter, low) for turn, low in zip(turns, least, strict=True))
         / len(turns)
@@ -124,7 +134,13 @@ def _mean(letters: Sequence[str], turns: Sequence[Turn]) -> dict[str, float]:
     }
 
 
-def _most_chosen(turns: Sequence[Turn]) -> str:
-    """The option chosen most often, the first turn's among equals; empty if none was."""
-    chosen = Counter(turn.letter for turn in turns if turn.letter)
-    return chosen.most_common(1)[0][0] if chosen else ""
+def _untold(logprobs: Mapping[str, float]) -> float:
+    """The log-probability of a letter that an endpoint did not tell."""
+    rest = 1 - math.fsum(math.exp(value) for value in logprobs.values())
+    return min(*logprobs.values(), math.log(rest) if rest > math.exp(_UNTOLD) else _UNTOLD)
+
+
+def _best(values: Mapping[str, float]) -> list[str]:
+    """The options with the highest value."""
+    top = max(values.values(), default=0.0)
+    return [option for option, value in values.items() if top - value < _LEVEL]

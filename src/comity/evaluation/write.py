@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import random
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from comity.alignment.compose import prompt_language
-from comity.errors import ModelError, ModelMissing, ModelNonsense, ModelTimeout
+from comity.alignment.wording import schema_fault, version_of, words_of
+from comity.errors import ModelGarbled, ModelNonsense, ModelTimeout
 from comity.evaluation.exams import LETTERS, Question, Rejected
-from comity.evaluation.gather import Wanted
+from comity.evaluation.gather import NEIGHBOUR, Wanted
 from comity.models.chat import ChatModel, complete
 from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRef, Scope
 
@@ -41,10 +41,6 @@ class _Written(BaseModel):
     analysis: _Text
 
 
-class Unanswered(Rejected):
-    """Rejected since the model could not be asked at all, which the rules are not to blame for."""
-
-
 async def write(
     model: ChatModel,
     rules: Sequence[Rule],
@@ -58,37 +54,43 @@ async def write(
 
     `number` is the draft's, from 1: with the seed it draws kind and letter. The first of
     `names` is what the stem is to name: the place or, of a rule with an audience, whom it binds.
-    A failure of the model and an answer that does not follow the schema are `Rejected`; only
-    `ModelMissing` is raised.
+    A model that is too slow and an answer that cannot be used make a `Rejected`; the `ModelError`
+    of a model that cannot be asked at all is raised.
     """
-    words = wording(wanted.language or prompt_language(rules[0].text))
+    language = _language(rules, wanted)
+    kind = kind_of(wanted, number)
+    words = words_of("generate", language)
     request = Request(
-        messages=_messages(words, rules, kind_of(wanted, number), examples, names),
+        messages=_messages(words, rules, kind, examples, names),
         max_tokens=_MAX_TOKENS,
         temperature=wanted.temperature,
         seed=wanted.seed + number,
         json_schema=_Written.model_json_schema(),
     )
+    rejected = partial(Rejected, rules=refs_of(rules), kind=kind, stage="model")
     try:
         reply = await complete(model, request)
-    except ModelMissing:
+    except ModelGarbled:
         raise
     except (ModelTimeout, ModelNonsense) as error:
-        return Rejected(rules=_refs(rules), stage="model", reasons=(str(error),))
-    except ModelError as error:
-        return Unanswered(rules=_refs(rules), stage="model", reasons=(str(error),))
+        return rejected(reasons=(str(error),))
     if reply.finish_reason == "length":
         reason = f"the answer was cut off after {_MAX_TOKENS} tokens"
-        return Rejected(rules=_refs(rules), stage="model", reasons=(reason,), text=reply.text)
+        return rejected(reasons=(reason,), text=reply.text)
     try:
         written = _Written.model_validate_json(reply.text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        reason = f"the answer does not follow the schema: {where}: {first['msg']}"
-        return Rejected(rules=_refs(rules), stage="model", reasons=(reason,), text=reply.text)
-    origin = f"{model.name}, prompt {words['version']}, seed {wanted.seed}, draft {number}"
+        reason = f"the answer does not follow the schema: {schema_fault(error)}"
+        return rejected(reasons=(reason,), text=reply.text)
+    prompt = writer_version(language)
+    origin = f"{model.name}, prompt {prompt}, seed {wanted.seed}, draft {number}"
     return _question(written, rules, wanted, number, origin)
+
+
+def writer_version(language: str) -> str:
+    """Version of the writer's prompt in `en` or `zh`: changes with its words and its schema."""
+    words = words_of("generate", language)
+    return f"{language}-{version_of(words, _Written.model_json_schema())}"
 
 
 @cache
@@ -112,7 +114,7 @@ def _question(
         answer=LETTERS[place],
         kind=kind_of(wanted, number),
         analysis=written.analysis,
-        rules=_refs(rules),
+        rules=refs_of(rules),
         scope=_scope(rules[0]),
         origin=origin,
     )
@@ -126,8 +128,12 @@ def _scope(rule: Rule) -> Scope | None:
     return Scope(place=place, audience=rule.audience, tenant=rule.tenant)
 
 
-def _refs(rules: Iterable[Rule]) -> tuple[RuleRef, ...]:
-    return tuple(RuleRef(id=rule.id, version=rule.version) for rule in rules)
+def refs_of(rules: Iterable[Rule]) -> tuple[RuleRef, ...]:
+    """The rule that a draft is to be about, and its neighbours, which are marked as such."""
+    return tuple(
+        RuleRef(id=rule.id, version=rule.version, reason=NEIGHBOUR if place else "")
+        for place, rule in enumerate(rules)
+    )
 
 
 def kind_of(wanted: Wanted, number: int) -> Literal["scenario", "concept"]:
@@ -186,8 +192,5 @@ def known_language(language: str) -> str:
     return "zh" if language.lower().startswith("zh") else "en"
 
 
-@cache
-def wording(language: str) -> Mapping[str, Any]:
-    """The words of the prompt in a language, and their version."""
-    file = files("comity.evaluation") / "prompts" / f"generate_{known_language(language)}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def _language(rules: Sequence[Rule], wanted: Wanted) -> str:
+    return known_language(wanted.language or prompt_language(rules[0].text))

@@ -12,7 +12,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from comity.errors import ModelError, ModelMissing, ModelNonsense, ModelTimeout, SettingsError
+from comity.errors import (
+    ModelError,
+    ModelGarbled,
+    ModelMissing,
+    ModelNonsense,
+    ModelTimeout,
+    SettingsError,
+)
 from comity.models.chat import REMOTE_TIMEOUT, estimate_tokens
 from comity.records import Reply, Request, Usage
 
@@ -32,6 +39,7 @@ _REFUSABLE: Mapping[str, str | None] = {
     "seed": None,
 }
 _REFUSED = (400, 422)
+_LEAST_SHARE = 0.05  # of the first token; below it the model was about to say something else
 
 
 class OpenAIModel:
@@ -168,7 +176,7 @@ class OpenAIModel:
     def _check_type(self, content_type: str, *, streamed: bool) -> None:
         wanted = "text/event-stream" if streamed else "json"
         if content_type and wanted not in content_type:
-            raise ModelNonsense(
+            raise ModelGarbled(
                 f"{self._where} answered with {content_type.split(';')[0]} instead of {wanted}; "
                 "check the base URL (it usually ends in /v1)"
             )
@@ -214,7 +222,7 @@ class OpenAIModel:
         except broken as error:
             raise ModelError(f"{self._where} broke off its answer ({error}); ask again") from error
         except json.JSONDecodeError as error:
-            raise ModelNonsense(
+            raise ModelGarbled(
                 f"{self._where} sent something that is no JSON; check the base URL"
             ) from error
 
@@ -296,8 +304,9 @@ def first_token_scores(top: Mapping[str, float], choices: Sequence[str]) -> dict
     """Log-probabilities of `choices` from those of the first token's candidates, `top`.
 
     A candidate counts for the one choice that it begins, or that it spells out up to a
-    punctuation mark. Choices that no candidate belongs to are left out; where a candidate
-    begins several, the first token does not tell them apart and nothing is returned.
+    punctuation mark. Choices that no candidate belongs to are left out. Nothing is returned
+    where a candidate begins several, which the first token does not tell apart, and where all
+    together are less than a twentieth likely: a thought or a sentence was to come.
     """
     scores: dict[str, float] = {}
     for token, logprob in top.items():
@@ -306,7 +315,8 @@ def first_token_scores(top: Mapping[str, float], choices: Sequence[str]) -> dict
             return {}
         for choice in fits:
             scores[choice] = _logaddexp(scores.get(choice, -math.inf), logprob)
-    return scores
+    share = math.fsum(math.exp(score) for score in scores.values())
+    return scores if share >= _LEAST_SHARE else {}
 
 
 def _begins(token: str, choice: str) -> bool:

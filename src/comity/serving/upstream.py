@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr
 
 from comity.errors import ModelError, ModelGarbled, ModelTimeout
-from comity.records import Record
+from comity.models.chat import estimate_tokens
+from comity.models.openai import request_body
+from comity.records import Record, Reply, Request
 
 if TYPE_CHECKING:
     import aiohttp
@@ -151,6 +153,32 @@ class Client:
             raise ModelTimeout(
                 f"the model's endpoint was silent for {upstream.timeout:g} seconds"
             ) from error
+
+
+class UpstreamModel:
+    """An upstream as a `ChatModel`, for what the gateway asks on its own behalf."""
+
+    def __init__(self, client: Client, upstream: Upstream) -> None:
+        self.name = f"openai:{upstream.model}"
+        self._client, self._upstream = client, upstream
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        """The whole answer as one piece, then the `Reply`; see `ChatModel.stream`."""
+        body = request_body(request) | {"model": self._upstream.model}
+        told = await self._client.complete(self._upstream, body)
+        try:
+            choice = told["choices"][0]
+            text, finish = choice["message"]["content"], choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelGarbled("the model's endpoint sent no message") from error
+        if not isinstance(text, str):
+            raise ModelGarbled("the model's endpoint sent a message without text")
+        yield text
+        yield Reply(text=text, model=self.name, finish_reason=str(finish or "stop"))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`, estimated on the safe side."""
+        return estimate_tokens(text)
 
 
 def _json(raw: bytes, upstream: Upstream) -> dict[str, Any]:

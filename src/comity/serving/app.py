@@ -1,0 +1,193 @@
+"""The gateway as an ASGI application."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from comity.alignment.aligner import Aligner, Options
+from comity.errors import (
+    ComityError,
+    ModelError,
+    ModelTimeout,
+    NotFound,
+    RuleError,
+    StoreError,
+)
+from comity.memory.memory import Memory
+from comity.models.chat import ChatModel
+from comity.serving.auth import allow, principal
+from comity.serving.completions import Completions
+from comity.serving.config import Gateway
+from comity.serving.upstream import Client, UpstreamModel, UpstreamRefused
+from comity.serving.wire import Chat, Refused, read_chat
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(
+    memory: Memory,
+    config: Gateway,
+    options: Options = Options(),  # noqa: B008 - frozen
+    *,
+    judge: ChatModel | None = None,
+) -> Starlette:
+    """The application. `options` hold for all tenants, but for what `config` says of one."""
+    served = _Served(memory, config, options, judge)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        import aiohttp
+
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=True
+        ) as session:
+            served.client = Client(session)
+            yield
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", _answered(served.chat), methods=["POST"]),
+            Route("/v1/models", _answered(served.models), methods=["GET"]),
+            Route("/healthz", _answered(served.healthz), methods=["GET"]),
+            Route("/readyz", _answered(served.readyz), methods=["GET"]),
+        ],
+        lifespan=lifespan,
+    )
+
+
+class _Served:
+    """What the routes share."""
+
+    def __init__(
+        self, memory: Memory, config: Gateway, options: Options, judge: ChatModel | None
+    ) -> None:
+        self._memory, self._config = memory, config
+        self._options, self._judge = options, judge
+        self.client: Client | None = None
+
+    async def chat(self, request: Request) -> Response:
+        """`POST /v1/chat/completions`."""
+        who = principal(self._memory, request.headers.get("authorization"))
+        allow(who, "ask")
+        chat = read_chat(await self._body(request), request.headers, who.tenant)
+        completions = self._completions(chat)
+        if not chat.stream:
+            return JSONResponse(await completions.complete(chat))
+        events = completions.stream(chat)
+        first = await anext(events)  # what fails before it is an error with a status
+        return StreamingResponse(
+            _guarded(first, events),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no"},
+        )
+
+    def _completions(self, chat: Chat) -> Completions:
+        upstream = self._config.upstream(chat.model)
+        tenant = self._config.tenant(chat.given.tenant)
+        if upstream is None or (tenant.models and chat.model not in tenant.models):
+            raise Refused(
+                404,
+                f"no model {chat.model!r}: GET /v1/models lists them",
+                param="model",
+                code="model_not_found",
+            )
+        assert self.client is not None, "the application has started"
+        options = self._options.model_copy(
+            update={"release": tenant.release, "place": tenant.place}
+        )
+        model = UpstreamModel(self.client, upstream)
+        aligner = Aligner(self._memory, model, options, judge=self._judge)
+        return Completions(aligner, self.client, upstream)
+
+    async def _body(self, request: Request) -> bytes:
+        most = int(self._config.max_body_mb * 1_000_000)
+        too_large = Refused(413, f"the request is larger than {most / 1_000_000:g} MB")
+        if int(request.headers.get("content-length") or 0) > most:
+            raise too_large
+        raw = bytearray()
+        async for part in request.stream():
+            raw += part
+            if len(raw) > most:
+                raise too_large
+        return bytes(raw)
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`."""
+        who = principal(self._memory, request.headers.get("authorization"))
+        allow(who, "ask")
+        allowed = self._config.tenant(who.tenant).models
+        names = [name for name in self._config.upstreams if name != "*"]
+        listed = allowed or names
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "comity"} for name in listed
+        ]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def healthz(self, _: Request) -> Response:
+        """`GET /healthz`: the process runs."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        """`GET /readyz`: the memory can be read, and the index is level with it."""
+        self._memory.index.catch_up()
+        return JSONResponse({"status": "ok", "revision": self._memory.revision})
+
+
+async def _guarded(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The events; what fails among them is told in the stream, as SDKs expect it."""
+    yield first
+    try:
+        async for event in rest:
+            yield event
+    except ComityError as error:
+        body = _refusal(error).body
+        yield b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+
+
+def _answered(handler: Handler) -> Handler:
+    """The handler with a request id on every reply, and errors in OpenAI's form."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except ComityError as error:
+            refused = _refusal(error)
+            response = JSONResponse(refused.body, refused.status, headers=refused.headers)
+        except ClientDisconnect:
+            response = Response(status_code=499)
+        response.headers["x-request-id"] = f"req-{secrets.token_hex(12)}"
+        return response
+
+    return answered
+
+
+def _refusal(error: ComityError) -> Refused:
+    """An error in OpenAI's form: never a 5xx for what a rule or the request decided."""
+    match error:
+        case Refused():
+            return error
+        case UpstreamRefused():
+            status = error.status if 400 <= error.status < 600 else 502
+            refused = Refused(status, str(error), headers=error.headers)
+            refused.body = error.body
+            return refused
+        case RuleError() | NotFound():
+            return Refused(400, str(error))
+        case ModelTimeout():
+            return Refused(504, str(error), kind="upstream_error", code="timeout")
+        case ModelError():
+            return Refused(502, str(error), kind="upstream_error")
+        case StoreError():
+            said = f"no answer without its rules and its record: {error}"
+            return Refused(503, said, kind="memory_error", headers={"retry-after": "5"})
+        case _:
+            return Refused(500, str(error), kind="server_error")
