@@ -50,7 +50,7 @@ class Scripted:
         self.asked: list[Body] = []
         self.answer: Response | None = None
 
-    async def __call__(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
         if self.answer is not None:
@@ -122,7 +122,7 @@ class Running:
 @pytest.fixture
 def upstream() -> Iterator[tuple[Scripted, str]]:
     scripted = Scripted()
-    app = Starlette(routes=[Route("/v1/chat/completions", scripted, methods=["POST"])])
+    app = Starlette(routes=[Route("/v1/chat/completions", scripted.respond, methods=["POST"])])
     with served(app) as url:
         yield scripted, url
 
