@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from comity import Memory, Rule
 from comity.memory.embed import HashEmbedder
+from comity.models.scripted import ScriptedModel
 from comity.records import Check
 from comity.serving.app import create_app
 from comity.serving.auth import create_key
@@ -357,3 +358,31 @@ def test_what_the_upstream_does_wrong_is_told(
     assert told.status_code == status
     assert message in told.json()["error"]["message"]
     assert list(running.memory.store.decisions("default")) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_of_this_process_is_served_as_well(stream: bool) -> None:
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add(RULES)
+        model = ScriptedModel({"Dogs are kept": "On a leash [R2].", "": "Nothing."})
+        app = create_app(memory, Gateway(), models={"local": model})
+        key = create_key(memory, "default", "client").secret
+        with served(app) as url:
+            sdk = OpenAI(base_url=url, api_key=key, max_retries=0)
+            turns: Any = [{"role": "user", "content": "May dogs run free?"}]
+            told: Any = sdk.chat.completions.create(
+                model="local",
+                messages=turns,
+                stream=stream,
+                metadata={"comity_place": "CN-SH"},
+                temperature=0.5,
+            )
+            if stream:
+                said = "".join(chunk.choices[0].delta.content or "" for chunk in told)
+            else:
+                said = told.choices[0].message.content
+            with pytest.raises(BadRequestError, match="n must be 1"):
+                sdk.chat.completions.create(model="local", messages=turns, n=2)
+        assert said == "On a leash [R2]."
+        assert model.requests[0].temperature == 0.5
+        assert len(list(memory.store.decisions("default"))) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -26,8 +27,18 @@ from comity.models.chat import ChatModel
 from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
-from comity.serving.upstream import Client, UpstreamModel, UpstreamRefused
+from comity.serving.upstream import (
+    Backend,
+    Counter,
+    HttpBackend,
+    ModelBackend,
+    Upstream,
+    UpstreamRefused,
+)
 from comity.serving.wire import Chat, Refused, read_chat
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -38,9 +49,13 @@ def create_app(
     options: Options = Options(),  # noqa: B008 - frozen
     *,
     judge: ChatModel | None = None,
+    models: Mapping[str, ChatModel] | None = None,
 ) -> Starlette:
-    """The application. `options` hold for all tenants, but for what `config` says of one."""
-    served = _Served(memory, config, options, judge)
+    """The application. `options` hold for all tenants, but for what `config` says of one.
+
+    `models` are served by this process itself, by the name that clients ask for.
+    """
+    served = _Served(memory, config, options, judge, models or {})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -50,7 +65,7 @@ def create_app(
         async with aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=True
         ) as session:
-            served.client = Client(session)
+            served.session = session
             yield
 
     return Starlette(
@@ -68,11 +83,16 @@ class _Served:
     """What the routes share."""
 
     def __init__(
-        self, memory: Memory, config: Gateway, options: Options, judge: ChatModel | None
+        self,
+        memory: Memory,
+        config: Gateway,
+        options: Options,
+        judge: ChatModel | None,
+        models: Mapping[str, ChatModel],
     ) -> None:
         self._memory, self._config = memory, config
-        self._options, self._judge = options, judge
-        self.client: Client | None = None
+        self._options, self._judge, self._models = options, judge, models
+        self.session: aiohttp.ClientSession | None = None
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -91,7 +111,7 @@ class _Served:
         )
 
     def _completions(self, chat: Chat) -> Completions:
-        upstream = self._config.upstream(chat.model)
+        upstream = self._models.get(chat.model) or self._config.upstream(chat.model)
         tenant = self._config.tenant(chat.given.tenant)
         if upstream is None or (tenant.models and chat.model not in tenant.models):
             raise Refused(
@@ -100,13 +120,18 @@ class _Served:
                 param="model",
                 code="model_not_found",
             )
-        assert self.client is not None, "the application has started"
+        backend = self._backend(upstream)
         options = self._options.model_copy(
             update={"release": tenant.release, "place": tenant.place}
         )
-        model = UpstreamModel(self.client, upstream)
-        aligner = Aligner(self._memory, model, options, judge=self._judge)
-        return Completions(aligner, self.client, upstream)
+        aligner = Aligner(self._memory, Counter(backend), options, judge=self._judge)
+        return Completions(aligner, backend)
+
+    def _backend(self, upstream: Upstream | ChatModel) -> Backend:
+        if not isinstance(upstream, Upstream):
+            return ModelBackend(upstream)
+        assert self.session is not None, "the application has started"
+        return HttpBackend(self.session, upstream)
 
     async def _body(self, request: Request) -> bytes:
         most = int(self._config.max_body_mb * 1_000_000)
@@ -125,7 +150,7 @@ class _Served:
         who = principal(self._memory, request.headers.get("authorization"))
         allow(who, "ask")
         allowed = self._config.tenant(who.tenant).models
-        names = [name for name in self._config.upstreams if name != "*"]
+        names = [*self._models, *(name for name in self._config.upstreams if name != "*")]
         listed = allowed or names
         data = [
             {"id": name, "object": "model", "created": 0, "owned_by": "comity"} for name in listed

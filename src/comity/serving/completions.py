@@ -15,17 +15,17 @@ from comity.alignment.aligner import Aligner, Case, Stopwatch
 from comity.alignment.release import Gate
 from comity.errors import ModelGarbled
 from comity.records import Answer, Message, Reply, Usage
-from comity.serving.upstream import Client, Upstream
+from comity.serving.upstream import Backend
 from comity.serving.wire import Body, Chat, Refused, spoken, with_rules, without_ours
 
 Choice = dict[str, Any]
 
 
 class Completions:
-    """Answers chat requests with one upstream, under one aligner."""
+    """Answers chat requests with one backend, under one aligner."""
 
-    def __init__(self, aligner: Aligner, client: Client, upstream: Upstream) -> None:
-        self._aligner, self._client, self._upstream = aligner, client, upstream
+    def __init__(self, aligner: Aligner, backend: Backend) -> None:
+        self._aligner, self._backend = aligner, backend
 
     async def complete(self, chat: Chat) -> Body:
         """The whole answer in OpenAI's form, each choice with its decision in `comity`.
@@ -36,7 +36,7 @@ class Completions:
         watch = Stopwatch()
         case, sent = await self._prepared(chat, watch)
         with watch("model"):
-            told = await self._client.complete(self._upstream, sent)
+            told = await self._backend.complete(sent)
         choices = told.get("choices")
         if not isinstance(choices, list) or not choices:
             raise ModelGarbled("the model's endpoint sent an answer without choices")
@@ -57,7 +57,7 @@ class Completions:
         sent = {**sent, "stream_options": {"include_usage": True}}
         streamed = _Streamed(self._aligner, case)
         with watch("model"):
-            async for chunk in self._client.stream(self._upstream, sent):
+            async for chunk in self._backend.stream(sent):
                 for event in streamed.take(chunk):
                     yield event
                 if streamed.all_stopped:
@@ -127,7 +127,7 @@ class Completions:
             more = [each.model_dump() for each in messages[len(case.prompt.messages) :]]
             body = {**sent, "messages": [*sent["messages"], *more], "n": 1}
             body.pop("stream_options", None)
-            told = await self._client.complete(self._upstream, body)
+            told = await self._backend.complete(body)
             try:
                 message = told["choices"][0]["message"]
                 text = spoken(message)

@@ -31,7 +31,7 @@ class Gateway(Record):
     """The `[gateway]` table of the settings file."""
 
     upstreams: Mapping[str, Upstream] = Field(
-        min_length=1, description="By the name that clients ask for; `*` is any other."
+        {}, description="By the name that clients ask for; `*` is any other."
     )
     tenants: Mapping[str, Tenant] = Field({}, description="By name; others have the defaults.")
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
