@@ -102,10 +102,10 @@ class Session:
         """The chat model. Raises `SettingsError` and `ModelMissing`."""
         return self._open(self.settings.model)
 
-    def open_judge(self, model: ChatModel) -> ChatModel | None:
+    def open_judge(self, model: ChatModel | None) -> ChatModel | None:
         """The judge of the settings; the chat model itself where it is the same, None for none."""
         name = self.settings.judge
-        if name == self.settings.model:
+        if name == self.settings.model and model is not None:
             return model
         return self._open(name) if name else None
 

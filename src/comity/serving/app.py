@@ -6,12 +6,12 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from comity.alignment.aligner import Aligner, Options
 from comity.errors import (
@@ -27,6 +27,7 @@ from comity.models.chat import ChatModel
 from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
+from comity.serving.rules_api import rules_router
 from comity.serving.upstream import (
     Backend,
     Counter,
@@ -50,7 +51,7 @@ def create_app(
     *,
     judge: ChatModel | None = None,
     models: Mapping[str, ChatModel] | None = None,
-) -> Starlette:
+) -> FastAPI:
     """The application. `options` hold for all tenants, but for what `config` says of one.
 
     `models` are served by this process itself, by the name that clients ask for.
@@ -58,7 +59,7 @@ def create_app(
     served = _Served(memory, config, options, judge, models or {})
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         import aiohttp
 
         connector = aiohttp.TCPConnector(limit=0)
@@ -68,15 +69,15 @@ def create_app(
             served.session = session
             yield
 
-    return Starlette(
-        routes=[
-            Route("/v1/chat/completions", _answered(served.chat), methods=["POST"]),
-            Route("/v1/models", _answered(served.models), methods=["GET"]),
-            Route("/healthz", _answered(served.healthz), methods=["GET"]),
-            Route("/readyz", _answered(served.readyz), methods=["GET"]),
-        ],
-        lifespan=lifespan,
-    )
+    app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
+    app.state.memory = memory
+    app.add_route("/v1/chat/completions", _answered(served.chat), methods=["POST"])
+    app.add_route("/v1/models", _answered(served.models), methods=["GET"])
+    app.add_route("/healthz", _answered(served.healthz), methods=["GET"])
+    app.add_route("/readyz", _answered(served.readyz), methods=["GET"])
+    app.include_router(rules_router(memory, config.approval_above))
+    app.add_exception_handler(ComityError, _told)
+    return app
 
 
 class _Served:
@@ -185,14 +186,23 @@ def _answered(handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except ComityError as error:
-            refused = _refusal(error)
-            response = JSONResponse(refused.body, refused.status, headers=refused.headers)
+            response = _told(request, error)
         except ClientDisconnect:
             response = Response(status_code=499)
         response.headers["x-request-id"] = f"req-{secrets.token_hex(12)}"
         return response
 
     return answered
+
+
+def _told(_: Request, error: Exception) -> Response:
+    refused = _refusal(error if isinstance(error, ComityError) else ComityError(str(error)))
+    return JSONResponse(refused.body, refused.status, headers=refused.headers)
+
+
+def comity_version() -> str:
+    """Version of the installed package."""
+    return version("comity")
 
 
 def _refusal(error: ComityError) -> Refused:
@@ -205,7 +215,9 @@ def _refusal(error: ComityError) -> Refused:
             refused = Refused(status, str(error), headers=error.headers)
             refused.body = error.body
             return refused
-        case RuleError() | NotFound():
+        case NotFound():
+            return Refused(404, str(error), code="not_found")
+        case RuleError():
             return Refused(400, str(error))
         case ModelTimeout():
             return Refused(504, str(error), kind="upstream_error", code="timeout")

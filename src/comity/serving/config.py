@@ -28,12 +28,15 @@ class Tenant(Record):
 
 
 class Gateway(Record):
-    """The `[gateway]` table of the settings file."""
+    """The gateway's file."""
 
     upstreams: Mapping[str, Upstream] = Field(
         {}, description="By the name that clients ask for; `*` is any other."
     )
     tenants: Mapping[str, Tenant] = Field({}, description="By name; others have the defaults.")
+    approval_above: str = Field(
+        "", description="Rules of this rank and higher wait for a second person; empty is none."
+    )
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
     max_seconds: float = Field(600.0, gt=0, description="Longest request.")
 
@@ -50,18 +53,16 @@ class Gateway(Record):
 
 
 def read_gateway(file: Path) -> Gateway:
-    """The gateway's table of a settings file. Raises `SettingsError` with the field."""
+    """The gateway's file. Raises `SettingsError` with the field."""
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("gateway")
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: is no valid TOML: {error}") from error
-    if table is None:
-        raise SettingsError(f"{file}: has no [gateway] table with upstreams: see docs/gateway.md")
     try:
         return Gateway.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, ("gateway", *first["loc"])))
+        where = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{file}: {where}: {first['msg']}") from error
