@@ -181,3 +181,38 @@ async def test_the_judge_decides_what_code_cannot(memory: Memory) -> None:
     assert answer.decision.withheld
     (finding,) = answer.decision.findings
     assert (finding.by, finding.critique) == ("judge", "It is rude.")
+
+
+@pytest.mark.parametrize("release", ["strict", "window", "observe"])
+async def test_what_left_before_a_model_broke_off_is_recorded(memory: Memory, release: str) -> None:
+    memory.add([doses("block")])
+    model = ScriptedModel(["Ask a doctor. And then some more."], cut_after=3)
+    options = Options.model_validate({"release": release})
+    pieces: list[str] = []
+
+    async def read() -> None:
+        async for piece in Aligner(memory, model, options).stream("How much?"):
+            assert isinstance(piece, str)
+            pieces.append(piece)
+
+    with pytest.raises(ModelError, match="cut"):
+        await read()
+    kept = list(memory.store.decisions("default"))
+    assert [decision.answer for decision in kept] == (["".join(pieces)] if pieces else [])
+    assert bool(pieces) == (release != "strict")
+    for decision in kept:
+        assert decision.finish_reason == "broken_off"
+        assert [f.outcome for f in decision.findings] == ["not_checked"]
+
+
+async def test_what_left_before_a_reader_went_is_recorded(memory: Memory) -> None:
+    stream = Aligner(memory_with_rule(memory), ScriptedModel(["One. Two. Three."])).stream("So?")
+    first = await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    (decision,) = memory.store.decisions("default")
+    assert (decision.answer, decision.finish_reason) == (first, "broken_off")
+
+
+def memory_with_rule(memory: Memory) -> Memory:
+    memory.add([Rule(id="kind", text="Be kind.")])
+    return memory

@@ -386,3 +386,18 @@ def test_a_model_of_this_process_is_served_as_well(stream: bool) -> None:
         assert said == "On a leash [R2]."
         assert model.requests[0].temperature == 0.5
         assert len(list(memory.store.decisions("default"))) == 1
+
+
+@pytest.mark.parametrize("running", ["observe"], indirect=True)
+def test_a_client_that_goes_in_mid_stream_leaves_a_record_of_what_it_got(running: Running) -> None:
+    running.upstream.says = lambda body: {"content": "word " * 20_000}
+    with ask(running.sdk(), stream=True) as stream:
+        for _ in zip(range(5), stream, strict=False):
+            pass
+    for _ in range(200):
+        if found := list(running.memory.store.decisions("default")):
+            break
+        threading.Event().wait(0.02)
+    (decision,) = found
+    assert decision.finish_reason == "broken_off"
+    assert 0 < len(decision.answer) < 100_000

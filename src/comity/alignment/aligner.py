@@ -14,7 +14,7 @@ from comity.alignment import decisions
 from comity.alignment.checks import Judge, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
-from comity.alignment.enforce import Ask, Enforced, disclosed, enforce, stopped
+from comity.alignment.enforce import Ask, Enforced, broken_off, disclosed, enforce, stopped
 from comity.alignment.precedence import rule_on
 from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
@@ -109,7 +109,7 @@ class Aligner:
         does: an answer without a record is never returned.
         """
         last: str | Answer = ""
-        async for piece in self.stream(question, scope):
+        async for piece in self._stream(question, scope, leaves=False):
             last = piece
         if not isinstance(last, Answer):
             raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
@@ -124,19 +124,32 @@ class Aligner:
 
         Where a rule in force has a consequence and can be checked, `options.release` says when
         text leaves; text that waited for its checks leaves after the decision is recorded.
-        `answer` releases nothing unrecorded.
+        `answer` releases nothing unrecorded. Of a stream that fails or is closed, what had left
+        is recorded.
         """
+        async with aclosing(self._stream(question, scope, leaves=True)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _stream(
+        self, question: str | Sequence[Message], scope: Scope, *, leaves: bool
+    ) -> AsyncGenerator[str | Answer]:
         watch = Stopwatch()
         case = await asyncio.to_thread(self.prepare, question, scope, watch)
         gate = self.gate(case)
-        with watch("model"):
-            async with aclosing(self._write(case, gate)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Reply):
-                        reply = piece
-                    else:
-                        yield piece
-        answer = await self.settle(case, reply, gate, self._ask, watch)
+        try:
+            with watch("model"):
+                async with aclosing(self._write(case, gate)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Reply):
+                            reply = piece
+                        else:
+                            yield piece
+            answer = await self.settle(case, reply, gate, self._ask, watch)
+        except BaseException:
+            if leaves:
+                self.abandon(case, gate, watch)
+            raise
         if rest := answer.text.removeprefix(gate.released):
             yield rest
         yield answer
@@ -194,6 +207,14 @@ class Aligner:
         decision = self._record(case, reply, enforced, gate, watch)
         decision = await asyncio.to_thread(decisions.append, self.memory, decision)
         return Answer(text=enforced.text, citations=decision.citations, decision=decision)
+
+    def abandon(self, case: Case, gate: Gate, watch: Stopwatch) -> Decision | None:
+        """Record what has left of an answer that failed or was cancelled; None if nothing has."""
+        if not gate.released.strip():
+            return None
+        reply = Reply(text=gate.released, model=self.model.name, finish_reason="broken_off")
+        enforced = broken_off(gate.released, case.ruling.kept)
+        return decisions.append(self.memory, self._record(case, reply, enforced, gate, watch))
 
     async def _write(self, case: Case, gate: Gate) -> AsyncGenerator[str | Reply]:
         """What may leave of the model's answer as it comes, and last its reply.

@@ -87,25 +87,33 @@ def stopped(
 
     `text` is what the model had written. The other rules' checks need a whole answer.
     """
-    broken = {(finding.rule, finding.version) for finding in by}
-    rest = [
-        Finding(
-            rule=rule.id,
-            version=rule.version,
-            outcome="not_checked",
-            reason="the answer was stopped before its end",
-            enforcement=rule.enforcement,
-        )
-        for rule in to_check(rules)
-        if rule.key not in broken
-    ]
-    findings = (*by, *rest)
+    findings = (*by, *_unchecked(rules, by, "the answer was stopped before its end"))
     end = "\n\n" if released.strip() else ""
     return Enforced(
         text=f"{released}{end}{refusal(by, rules, language)}",
         findings=findings,
         attempts=(Attempt(text=text, findings=findings),),
         withheld=True,
+    )
+
+
+def broken_off(released: str, rules: Sequence[Rule]) -> Enforced:
+    """What had left of an answer that came to no end, and was not checked as a whole."""
+    return Enforced(released, _unchecked(rules, (), "the answer was broken off"))
+
+
+def _unchecked(rules: Sequence[Rule], but: Sequence[Finding], reason: str) -> tuple[Finding, ...]:
+    found = {(finding.rule, finding.version) for finding in but}
+    return tuple(
+        Finding(
+            rule=rule.id,
+            version=rule.version,
+            outcome="not_checked",
+            reason=reason,
+            enforcement=rule.enforcement,
+        )
+        for rule in to_check(rules)
+        if rule.key not in found
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from comity.alignment.aligner import Aligner, Case, Stopwatch
@@ -50,27 +51,34 @@ class Completions:
             "comity": ours(answers[0]),
         }
 
-    async def stream(self, chat: Chat) -> AsyncIterator[bytes]:
+    async def stream(self, chat: Chat) -> AsyncGenerator[bytes]:
         """The answer as server-sent events; each choice's last one has its decision."""
         watch = Stopwatch()
         case, sent = await self._prepared(chat, watch)
         sent = {**sent, "stream_options": {"include_usage": True}}
         streamed = _Streamed(self._aligner, case)
-        with watch("model"):
-            async for chunk in self._backend.stream(sent):
-                for event in streamed.take(chunk):
+        try:
+            with watch("model"):
+                async with aclosing(self._backend.stream(sent)) as chunks:
+                    async for chunk in chunks:
+                        for event in streamed.take(chunk):
+                            yield event
+                        if streamed.all_stopped:
+                            break
+            for index, choice in sorted(streamed.choices.items()):
+                for part in choice.gate.finish():
+                    yield streamed.event(index, {"content": part})
+                message, finish = choice.message(), choice.finish or "stop"
+                answer = await self._settle(
+                    case, sent, message, choice.gate, finish, streamed.usage, watch
+                )
+                choice.recorded = True
+                for event in streamed.end(index, answer, message):
                     yield event
-                if streamed.all_stopped:
-                    break
-        for index, choice in sorted(streamed.choices.items()):
-            for part in choice.gate.finish():
-                yield streamed.event(index, {"content": part})
-            message = choice.message()
-            answer = await self._settle(
-                case, sent, message, choice.gate, choice.finish or "stop", streamed.usage, watch
-            )
-            for event in streamed.end(index, answer, message):
-                yield event
+        finally:
+            for choice in streamed.choices.values():
+                if not choice.recorded:
+                    self._aligner.abandon(case, choice.gate, watch)
         if chat.include_usage and streamed.usage:
             yield streamed.usage_event()
         yield b"data: [DONE]\n\n"
@@ -147,6 +155,7 @@ class _StreamedChoice:
         self.finish = ""
         self.content: list[str] = []
         self.calls: dict[int, Body] = {}
+        self.recorded = False
 
     def message(self) -> Body:
         """The whole message."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,7 +59,7 @@ class Backend(Protocol):
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer. Raises `ModelError`."""
 
-    def stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The answer's chunks. Raises `ModelError`, also where it is cut short."""
 
 
@@ -78,7 +78,7 @@ class HttpBackend:
                 raw += await self._within(response.content.read(_MOST + 1 - len(raw)))
             return _json(raw)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The answer's chunks. Raises as `complete`, and `ModelError` where it is cut short."""
         async with self._posted({**body, "stream": True}) as response:
             async for data in self._events(response):
@@ -181,7 +181,7 @@ class ModelBackend:
         head = _head(body, "chat.completion")
         return {**head, "choices": [choice], "usage": _usage(reply)}
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """As in `Backend`. Raises `Refused` for what such a model cannot do."""
         head = _head(body, "chat.completion.chunk")
         async for piece in self._model.stream(asked_of(body)):
