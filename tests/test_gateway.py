@@ -13,7 +13,14 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from openai import AsyncOpenAI, AuthenticationError, BadRequestError, NotFoundError, OpenAI
+from openai import (
+    AsyncOpenAI,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    OpenAI,
+    RateLimitError,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -50,6 +57,7 @@ class Scripted:
         self.says: Callable[[Body], Body] = lambda body: {"content": "On a leash [R1]."}
         self.asked: list[Body] = []
         self.answer: Response | None = None
+        self.pause = 0.0
 
     async def respond(self, request: Request) -> Response:
         body = await request.json()
@@ -84,6 +92,7 @@ class Scripted:
                 deltas.append({"tool_calls": [{"index": number, **call}]})
             for delta in deltas:
                 choice = {"index": at, "delta": delta, "finish_reason": None}
+                await asyncio.sleep(self.pause)
                 yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
             end = {"index": at, "delta": {}, "finish_reason": "stop"}
             yield f"data: {json.dumps({**head, 'choices': [end]})}\n\n"
@@ -390,7 +399,8 @@ def test_a_model_of_this_process_is_served_as_well(stream: bool) -> None:
 
 @pytest.mark.parametrize("running", ["observe"], indirect=True)
 def test_a_client_that_goes_in_mid_stream_leaves_a_record_of_what_it_got(running: Running) -> None:
-    running.upstream.says = lambda body: {"content": "word " * 20_000}
+    running.upstream.says = lambda body: {"content": "word " * 2000}
+    running.upstream.pause = 0.005
     with ask(running.sdk(), stream=True) as stream:
         for _ in zip(range(5), stream, strict=False):
             pass
@@ -400,4 +410,21 @@ def test_a_client_that_goes_in_mid_stream_leaves_a_record_of_what_it_got(running
         threading.Event().wait(0.02)
     (decision,) = found
     assert decision.finish_reason == "broken_off"
-    assert 0 < len(decision.answer) < 100_000
+    assert 0 < len(decision.answer) < 10_000
+
+
+def test_a_key_that_asks_too_much_waits(upstream: tuple[Scripted, str]) -> None:
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add(RULES)
+        config = Gateway(
+            upstreams={"*": Upstream(base_url=upstream[1])},
+            tenants={"default": Tenant(tokens_per_minute=5)},
+        )
+        key = create_key(memory, "default", "client").secret
+        with served(create_app(memory, config)) as url:
+            sdk = OpenAI(base_url=url, api_key=key, max_retries=0)
+            assert ask(sdk).choices  # its 10 tokens are more than a minute's
+            with pytest.raises(RateLimitError) as raised:
+                ask(sdk)
+        assert int(raised.value.response.headers["retry-after"]) >= 1
+        assert upstream[0].asked[0]["model"] == "bot"

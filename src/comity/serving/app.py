@@ -27,6 +27,7 @@ from comity.models.chat import ChatModel
 from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
+from comity.serving.limits import Limits
 from comity.serving.rules_api import rules_router
 from comity.serving.upstream import (
     Backend,
@@ -93,14 +94,19 @@ class _Served:
     ) -> None:
         self._memory, self._config = memory, config
         self._options, self._judge, self._models = options, judge, models
+        self._limits = Limits()
         self.session: aiohttp.ClientSession | None = None
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
         who = principal(self._memory, request.headers.get("authorization"))
         allow(who, "ask")
+        tenant = self._config.tenant(who.tenant)
+        self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
         chat = read_chat(await self._body(request), request.headers, who.tenant)
-        completions = self._completions(chat)
+        completions = self._completions(
+            chat, lambda spent: self._limits.spend(who.key, tenant.tokens_per_minute, spent)
+        )
         if not chat.stream:
             return JSONResponse(await completions.complete(chat))
         events = completions.stream(chat)
@@ -111,7 +117,7 @@ class _Served:
             headers={"x-accel-buffering": "no"},
         )
 
-    def _completions(self, chat: Chat) -> Completions:
+    def _completions(self, chat: Chat, spend: Callable[[int], None]) -> Completions:
         upstream = self._models.get(chat.model) or self._config.upstream(chat.model)
         tenant = self._config.tenant(chat.given.tenant)
         if upstream is None or (tenant.models and chat.model not in tenant.models):
@@ -126,7 +132,7 @@ class _Served:
             update={"release": tenant.release, "place": tenant.place}
         )
         aligner = Aligner(self._memory, Counter(backend), options, judge=self._judge)
-        return Completions(aligner, backend)
+        return Completions(aligner, backend, spend)
 
     def _backend(self, upstream: Upstream | ChatModel) -> Backend:
         if not isinstance(upstream, Upstream):

@@ -25,8 +25,11 @@ Choice = dict[str, Any]
 class Completions:
     """Answers chat requests with one backend, under one aligner."""
 
-    def __init__(self, aligner: Aligner, backend: Backend) -> None:
-        self._aligner, self._backend = aligner, backend
+    def __init__(
+        self, aligner: Aligner, backend: Backend, spend: Callable[[int], None] = lambda spent: None
+    ) -> None:
+        """`spend` is told the tokens of every answer."""
+        self._aligner, self._backend, self._spend = aligner, backend, spend
 
     async def complete(self, chat: Chat) -> Body:
         """The whole answer in OpenAI's form, each choice with its decision in `comity`.
@@ -122,6 +125,8 @@ class Completions:
         )
         ask = self._asker(case, sent, versions)
         answer = await self._aligner.settle(case, reply, gate, ask, watch)
+        used = answer.decision.usage
+        self._spend(used.prompt_tokens + used.completion_tokens)
         if answer.text != written:
             said = versions.get(answer.text, {"role": "assistant", "content": answer.text})
             message.clear()

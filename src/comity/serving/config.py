@@ -19,9 +19,6 @@ class Tenant(Record):
 
     release: Release = Field("strict", description="When text leaves.")
     place: str = Field(WORLD, description="Place of a question that names none.")
-    fail_open: bool = Field(
-        False, description="Answer without rules where the memory fails; counted and recorded."
-    )
     models: tuple[str, ...] = Field((), description="Models it may ask; empty is all.")
     requests_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
     tokens_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
@@ -38,7 +35,6 @@ class Gateway(Record):
         "", description="Rules of this rank and higher wait for a second person; empty is none."
     )
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
-    max_seconds: float = Field(600.0, gt=0, description="Longest request.")
 
     def tenant(self, name: str) -> Tenant:
         """How a tenant's answers are treated."""
