@@ -72,11 +72,12 @@ def create_app(
 
     app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
     app.state.memory = memory
+    app.state.approval_above = config.approval_above
     app.add_route("/v1/chat/completions", _answered(served.chat), methods=["POST"])
     app.add_route("/v1/models", _answered(served.models), methods=["GET"])
     app.add_route("/healthz", _answered(served.healthz), methods=["GET"])
     app.add_route("/readyz", _answered(served.readyz), methods=["GET"])
-    app.include_router(rules_router(memory, config.approval_above))
+    app.include_router(rules_router())
     app.add_exception_handler(ComityError, _told)
     return app
 
