@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from comity.models.scripted import ScriptedModel
 from comity.records import Check, Enforcement, Finding, Rule
 
 
-def rule(name: str, enforcement: Enforcement = "block", **how: object) -> Rule:
+def rule(name: str, enforcement: Enforcement = "block", **how: Any) -> Rule:
     made = Check.model_validate(how) if how else None
     return Rule(id=name, text=f"Keep to {name}.", enforcement=enforcement, check=made)
 
@@ -46,9 +47,7 @@ def judging(**verdicts: str) -> Judge:
         ({"longest": 5}, "Too long", "it is longer than 5 characters"),
     ],
 )
-async def test_code_finds_what_breaks_a_rule(
-    how: dict[str, object], answer: str, reason: str
-) -> None:
+async def test_code_finds_what_breaks_a_rule(how: dict[str, Any], answer: str, reason: str) -> None:
     (found,) = await outcomes(answer, rule("r", **how))
     assert (found.outcome, found.by, found.reason) == ("violated", "code", reason)
     assert (found.rule, found.version, found.enforcement) == ("r", 1, "block")
@@ -63,9 +62,7 @@ async def test_code_finds_what_breaks_a_rule(
         ({"longest": 5}, "Short"),
     ],
 )
-async def test_code_says_passed_only_of_what_it_checked(
-    how: dict[str, object], answer: str
-) -> None:
+async def test_code_says_passed_only_of_what_it_checked(how: dict[str, Any], answer: str) -> None:
     (found,) = await outcomes(answer, rule("r", **how))
     assert (found.outcome, found.by, found.reason) == ("passed", "code", "")
 

@@ -155,8 +155,8 @@ MODES = pytest.mark.parametrize("running", ["strict", "window", "observe"], indi
 
 
 def ask(sdk: OpenAI, text: str = "May dogs run free?", **more: Any) -> Any:
-    turns = [{"role": "user", "content": text}]
-    return sdk.chat.completions.create(model="bot", messages=turns, **more)  # type: ignore[call-overload]
+    turns: Any = [{"role": "user", "content": text}]
+    return sdk.chat.completions.create(model="bot", messages=turns, **more)
 
 
 def test_the_rules_of_the_place_go_before_the_question_and_the_record_is_kept(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from comity.alignment.precedence import rule_on
 from comity.errors import MemoryDamaged
 from comity.memory.memory import Memory
-from comity.records import Decision, Message, Rule, RuleRef, Ruling
+from comity.records import Citation, Decision, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
 
 
@@ -113,7 +113,7 @@ def affected(
     A rule that search found and that did not apply had no part.
     """
     for decision in decisions:
-        parts = {
+        parts: Mapping[str, Sequence[Citation | RuleRef]] = {
             "cited": decision.citations,
             "kept": decision.kept,
             "left out": decision.left_out,

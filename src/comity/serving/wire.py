@@ -152,8 +152,8 @@ def _scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
     try:
         read = _Metadata.model_validate(given)
         return Scope(
-            place=read.comity_place,  # type: ignore[arg-type]  # labels are read from text
-            audience=read.comity_audience,  # type: ignore[arg-type]
+            place=read.comity_place,
+            audience=read.comity_audience,
             at=read.comity_at,
             tenant=tenant,
         )
