@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from openai import (
     AsyncOpenAI,
     AuthenticationError,
@@ -21,6 +22,9 @@ from openai import (
     OpenAI,
     RateLimitError,
 )
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -122,8 +126,11 @@ def served(app: Starlette) -> Iterator[str]:
 class Running:
     """A gateway with its memory, its upstream and a key."""
 
-    def __init__(self, url: str, memory: Memory, upstream: Scripted, key: str) -> None:
-        self.url, self.memory, self.upstream, self.key = url, memory, upstream, key
+    def __init__(
+        self, url: str, memory: Memory, upstream: Scripted, key: str, app: FastAPI
+    ) -> None:
+        self.url, self.memory, self.upstream = url, memory, upstream
+        self.key, self.app = key, app
 
     def sdk(self, key: str | None = None) -> OpenAI:
         return OpenAI(base_url=self.url, api_key=key or self.key, max_retries=0)
@@ -147,8 +154,9 @@ def running(upstream: tuple[Scripted, str], request: pytest.FixtureRequest) -> I
             upstreams={"bot": Upstream(base_url=url, model="real-bot")},
             tenants={"default": Tenant(release=request.param)},
         )
-        with served(create_app(memory, config)) as gateway:
-            yield Running(gateway, memory, scripted, key)
+        app = create_app(memory, config)
+        with served(app) as gateway:
+            yield Running(gateway, memory, scripted, key, app)
 
 
 MODES = pytest.mark.parametrize("running", ["strict", "window", "observe"], indirect=True)
@@ -428,3 +436,36 @@ def test_a_key_that_asks_too_much_waits(upstream: tuple[Scripted, str]) -> None:
                 ask(sdk)
         assert int(raised.value.response.headers["retry-after"]) >= 1
         assert upstream[0].asked[0]["model"] == "bot"
+
+
+def test_metrics_count_requests_tokens_and_what_was_withheld(running: Running) -> None:
+    ask(running.sdk())
+    running.upstream.says = lambda body: {"content": "Take 20 mg."}
+    with pytest.raises(BadRequestError):
+        ask(running.sdk(), "How much?")
+    page = httpx.get(running.url.removesuffix("/v1") + "/metrics").text
+    lines = page.splitlines()
+    assert 'comity_requests_total{route="/v1/chat/completions",status="200"} 1.0' in lines
+    assert 'comity_requests_total{route="/v1/chat/completions",status="400"} 1.0' in lines
+    assert "comity_withheld_total 1.0" in lines
+    assert (
+        'gen_ai_client_token_usage_total{gen_ai_request_model="bot",gen_ai_token_type="input"} 14.0'
+        in lines
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_span_tells_the_decision_and_its_findings(running: Running, stream: bool) -> None:
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    telemetry = running.app.state.telemetry
+    telemetry.trace_with(provider)
+    told = ask(running.sdk(), stream=stream)
+    _ = list(told) if stream else told
+    (span,) = exported.get_finished_spans()
+    assert span.name == "chat bot"
+    assert span.attributes is not None
+    (decision,) = running.memory.store.decisions("default")
+    assert span.attributes["comity.decision.id"] == decision.id
+    assert [event.name for event in span.events] == ["gen_ai.evaluation.result"]

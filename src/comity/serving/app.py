@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ from comity.errors import (
 )
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
+from comity.records import Decision
 from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
 from comity.serving.limits import Limits
 from comity.serving.rules_api import rules_router
+from comity.serving.telemetry import CONTENT_TYPE, Telemetry
 from comity.serving.upstream import (
     Backend,
     Counter,
@@ -72,11 +74,16 @@ def create_app(
 
     app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
     app.state.memory = memory
+    app.state.telemetry = served.telemetry
     app.state.approval_above = config.approval_above
-    app.add_route("/v1/chat/completions", _answered(served.chat), methods=["POST"])
-    app.add_route("/v1/models", _answered(served.models), methods=["GET"])
-    app.add_route("/healthz", _answered(served.healthz), methods=["GET"])
-    app.add_route("/readyz", _answered(served.readyz), methods=["GET"])
+    for method, path, handler in (
+        ("POST", "/v1/chat/completions", served.chat),
+        ("GET", "/v1/models", served.models),
+        ("GET", "/metrics", served.metrics),
+        ("GET", "/healthz", served.healthz),
+        ("GET", "/readyz", served.readyz),
+    ):
+        app.add_route(path, _answered(path, handler, served.telemetry), methods=[method])
     app.include_router(rules_router())
     app.add_exception_handler(ComityError, _told)
     return app
@@ -96,6 +103,7 @@ class _Served:
         self._memory, self._config = memory, config
         self._options, self._judge, self._models = options, judge, models
         self._limits = Limits()
+        self.telemetry = Telemetry()
         self.session: aiohttp.ClientSession | None = None
 
     async def chat(self, request: Request) -> Response:
@@ -105,12 +113,17 @@ class _Served:
         tenant = self._config.tenant(who.tenant)
         self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
         chat = read_chat(await self._body(request), request.headers, who.tenant)
-        completions = self._completions(
-            chat, lambda spent: self._limits.spend(who.key, tenant.tokens_per_minute, spent)
-        )
+
+        def decided(decision: Decision) -> None:
+            used = decision.usage.prompt_tokens + decision.usage.completion_tokens
+            self._limits.spend(who.key, tenant.tokens_per_minute, used)
+            self.telemetry.decided(chat.model, decision)
+
+        completions = self._completions(chat, decided)
         if not chat.stream:
-            return JSONResponse(await completions.complete(chat))
-        events = completions.stream(chat)
+            with self.telemetry.chat(chat.model):
+                return JSONResponse(await completions.complete(chat))
+        events = self._traced(chat.model, completions.stream(chat))
         first = await anext(events)  # what fails before it is an error with a status
         return StreamingResponse(
             _guarded(first, events),
@@ -118,7 +131,17 @@ class _Served:
             headers={"x-accel-buffering": "no"},
         )
 
-    def _completions(self, chat: Chat, spend: Callable[[int], None]) -> Completions:
+    async def _traced(self, model: str, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        with self.telemetry.chat(model):
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def metrics(self, _: Request) -> Response:
+        """`GET /metrics`, in Prometheus' form."""
+        return Response(self.telemetry.page(), media_type=CONTENT_TYPE)
+
+    def _completions(self, chat: Chat, decided: Callable[[Decision], None]) -> Completions:
         upstream = self._models.get(chat.model) or self._config.upstream(chat.model)
         tenant = self._config.tenant(chat.given.tenant)
         if upstream is None or (tenant.models and chat.model not in tenant.models):
@@ -129,11 +152,9 @@ class _Served:
                 code="model_not_found",
             )
         backend = self._backend(upstream)
-        options = self._options.model_copy(
-            update={"release": tenant.release, "place": tenant.place}
-        )
+        options = self._config.options(chat.given.tenant, self._options)
         aligner = Aligner(self._memory, Counter(backend), options, judge=self._judge)
-        return Completions(aligner, backend, spend)
+        return Completions(aligner, backend, decided)
 
     def _backend(self, upstream: Upstream | ChatModel) -> Backend:
         if not isinstance(upstream, Upstream):
@@ -175,27 +196,30 @@ class _Served:
         return JSONResponse({"status": "ok", "revision": self._memory.revision})
 
 
-async def _guarded(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _guarded(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
     """The events; what fails among them is told in the stream, as SDKs expect it."""
-    yield first
     try:
-        async for event in rest:
-            yield event
+        async with aclosing(rest):
+            yield first
+            async for event in rest:
+                yield event
     except ComityError as error:
         body = _refusal(error).body
         yield b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
-def _answered(handler: Handler) -> Handler:
+def _answered(path: str, handler: Handler, telemetry: Telemetry) -> Handler:
     """The handler with a request id on every reply, and errors in OpenAI's form."""
 
     async def answered(request: Request) -> Response:
-        try:
-            response = await handler(request)
-        except ComityError as error:
-            response = _told(request, error)
-        except ClientDisconnect:
-            response = Response(status_code=499)
+        with telemetry.request(path) as served:
+            try:
+                response = await handler(request)
+            except ComityError as error:
+                response = _told(request, error)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            served.status = response.status_code
         response.headers["x-request-id"] = f"req-{secrets.token_hex(12)}"
         return response
 

@@ -15,7 +15,7 @@ from typing import Any
 from comity.alignment.aligner import Aligner, Case, Stopwatch
 from comity.alignment.release import Gate
 from comity.errors import ModelGarbled
-from comity.records import Answer, Message, Reply, Usage
+from comity.records import Answer, Decision, Message, Reply, Usage
 from comity.serving.upstream import Backend
 from comity.serving.wire import Body, Chat, Refused, spoken, with_rules, without_ours
 
@@ -26,10 +26,10 @@ class Completions:
     """Answers chat requests with one backend, under one aligner."""
 
     def __init__(
-        self, aligner: Aligner, backend: Backend, spend: Callable[[int], None] = lambda spent: None
+        self, aligner: Aligner, backend: Backend, decided: Callable[[Decision], None]
     ) -> None:
-        """`spend` is told the tokens of every answer."""
-        self._aligner, self._backend, self._spend = aligner, backend, spend
+        """`decided` is told every decision that was recorded."""
+        self._aligner, self._backend, self._decided = aligner, backend, decided
 
     async def complete(self, chat: Chat) -> Body:
         """The whole answer in OpenAI's form, each choice with its decision in `comity`.
@@ -125,8 +125,7 @@ class Completions:
         )
         ask = self._asker(case, sent, versions)
         answer = await self._aligner.settle(case, reply, gate, ask, watch)
-        used = answer.decision.usage
-        self._spend(used.prompt_tokens + used.completion_tokens)
+        self._decided(answer.decision)
         if answer.text != written:
             said = versions.get(answer.text, {"role": "assistant", "content": answer.text})
             message.clear()

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from comity.alignment.aligner import Options
 from comity.alignment.release import Release
 from comity.errors import SettingsError
-from comity.records import WORLD, Record
+from comity.records import Record
 from comity.serving.upstream import Upstream
 
 
 class Tenant(Record):
     """How one tenant's answers are treated."""
 
-    release: Release = Field("strict", description="When text leaves.")
-    place: str = Field(WORLD, description="Place of a question that names none.")
+    release: Release | None = Field(None, description="When text leaves; as set, by default.")
+    place: str = Field("", description="Place of a question that names none; as set, by default.")
     models: tuple[str, ...] = Field((), description="Models it may ask; empty is all.")
     requests_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
     tokens_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
@@ -35,6 +36,12 @@ class Gateway(Record):
         "", description="Rules of this rank and higher wait for a second person; empty is none."
     )
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
+
+    def options(self, tenant: str, options: Options) -> Options:
+        """An aligner's options, with what is said of the tenant."""
+        told = self.tenant(tenant)
+        given = {"release": told.release, "place": told.place}
+        return options.model_copy(update={name: value for name, value in given.items() if value})
 
     def tenant(self, name: str) -> Tenant:
         """How a tenant's answers are treated."""
