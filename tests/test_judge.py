@@ -367,7 +367,7 @@ def test_cases_that_are_not_there_are_an_error(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "exams.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "exams.md").read_text(encoding="utf-8")
     (example,) = [part for part in EXAMPLES.findall(page) if "check_judge" in part]
     exec(compile(example, "docs/exams.md", "exec"), {})
     measured, said = capsys.readouterr().out.splitlines()
