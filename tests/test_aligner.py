@@ -63,7 +63,7 @@ async def test_an_answer_cites_its_rules_and_leaves_a_whole_record(
     assert (citation.by, decision.unknown_marks) == ("mark", ())
     [finding] = decision.findings
     assert (finding.rule, finding.outcome) == ("check", "not_checked")
-    assert set(decision.timings) == {"search", "compose", "model"}
+    assert set(decision.timings) == {"search", "compose", "model", "checks"}
     assert decision.usage.prompt_tokens > 0
     assert verify(decisions(memory)) is None
 

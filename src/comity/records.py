@@ -106,10 +106,12 @@ class Source(Record):
 
 
 class Check(Record):
-    """How an answer is checked against a rule: by patterns (code) or by a question (judge)."""
+    """How an answer is checked against a rule: by code, or by a question to a judge model."""
 
     must_match: str = Field("", description="RE2 pattern that the answer must match.")
     must_not_match: str = Field("", description="RE2 pattern that the answer must not match.")
+    must_contain: str = Field("", description="Sentence that the answer must hold, word by word.")
+    longest: int = Field(0, ge=0, description="Longest answer in characters; 0 is any.")
     judge: str = Field("", description="Question for a judge model, answered passed or violated.")
 
 
@@ -241,14 +243,30 @@ class Reply(Record):
     )
 
 
+Outcome = Literal["passed", "violated", "not_applicable", "not_checked", "failed"]
+
+
 class Finding(Record):
     """What became of one check of an answer."""
 
-    rule: str = Field(description="Id of the rule that was checked.")
-    version: int = Field(ge=1, description="Its version.")
-    outcome: Literal["passed", "violated", "not_checked", "failed"] = Field(description="Result.")
+    rule: str = Field(description="Id of the rule that was checked; a mark that names none.")
+    version: int = Field(ge=0, description="Its version; 0 where there is no such rule.")
+    outcome: Outcome = Field(description="What was not checked, or failed, never counts as passed.")
     by: Literal["code", "judge", "nobody"] = Field("nobody", description="Who decided.")
     reason: str = Field("", description="What matched, or why it was not checked.")
+    enforcement: Enforcement = Field("advise", description="What a breach of the rule leads to.")
+    critique: str = Field("", description="What the judge wrote before its verdict.")
+    quotation: str = Field("", description="Words of the answer on which the verdict rests.")
+    judge: str = Field("", description="Name of the judge, and version of its prompt.")
+
+
+class Attempt(Record):
+    """One version of an answer, and what its checks found."""
+
+    model_config = VERBATIM
+
+    text: str = Field(description="The answer as the model wrote it.")
+    findings: tuple[Finding, ...] = Field((), description="One for each rule that was checked.")
 
 
 class Citation(Record):
@@ -304,6 +322,14 @@ class Decision(Record):
     citations: tuple[Citation, ...] = Field((), description="Rules that the answer names.")
     unknown_marks: Labels = Field((), description="Marks of no rule that the answer was given.")
     findings: tuple[Finding, ...] = Field((), description="What was checked, and what came of it.")
+    attempts: tuple[Attempt, ...] = Field(
+        (), description="What the model wrote, where that is not what was released."
+    )
+    withheld: bool = Field(False, description="Whether a rule kept the answer back.")
+    disclosed: bool = Field(
+        False, description="Whether text left before it was checked, and was found to break a rule."
+    )
+    release: str = Field("", description="When text left: strict, window or observe.")
     timings: dict[str, float] = Field({}, description="Seconds of each step.")
     usage: Usage = Field(Usage(), description="Tokens read and written.")
     previous_hash: str = Field("", description="Hash of the decision before, in this tenant.")

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, SecretStr, ValidationError
 
@@ -64,6 +64,12 @@ class Settings(Record):
     incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
     temperature: float = Field(0.0, ge=0, description="Of the model; 0 is greedy.")
     seed: int | None = Field(None, description="For sampling that can be repeated.")
+    judge: str = Field("", description="Model that checks what code cannot, as `model`; or none.")
+    judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+    release: Literal["strict", "window", "observe"] = Field(
+        "strict", description="When text leaves: checked whole, by sentences, or afterwards."
+    )
+    rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
     max_file_mb: float = Field(50.0, gt=0, description="Largest document that is read, in MB.")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from comity.alignment.precedence import precedence, rule_on
+from comity.alignment.wording import words_of
 from comity.documents.extract import extract
 from comity.errors import UnknownPlace
 from comity.evaluation.cases import boundary_questions
@@ -20,7 +21,6 @@ from comity.evaluation.circumstances import Letters
 from comity.evaluation.conflicts import precedence_questions
 from comity.evaluation.exams import Question, Rejected
 from comity.evaluation.retire import review
-from comity.evaluation.wording import words_of
 from comity.memory.embed import HashEmbedder
 from comity.memory.imports import commit_import, plan_import
 from comity.memory.memory import Memory

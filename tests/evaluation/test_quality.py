@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from comity.alignment.wording import words_of
 from comity.errors import ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.exams import Question
 from comity.evaluation.quality import (
@@ -17,7 +18,6 @@ from comity.evaluation.quality import (
     trial,
     trial_version,
 )
-from comity.evaluation.wording import words_of
 from comity.models.scripted import ScriptedModel
 from comity.records import Reply, Request, Rule, Scope
 

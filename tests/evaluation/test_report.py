@@ -366,9 +366,7 @@ def test_what_got_worse_from_run_to_run_is_named_and_shown(tmp_path: Path) -> No
     row = "| pets | comity | monday → tuesday | 5 | 3 | 1 | 1 | 0 | 0.0 |"
     assert row in made_report.markdown
     text = " ".join(Page(made_report.html).text.split())
-    assert (
-        f"{pair}: q3 right B, monday B, tuesday A What of dog 3? Rules sent beforedogs@1" in text
-    )
+    assert f"{pair}: q3 right B, monday B, tuesday A What of dog 3? Rules sent beforedogs@1" in text
     assert "[user] [R1] Dogs on a lead. What of dog 3? A. Yes B. No" in text
     assert f"{pair} q0 B → A What of dog 3?" in text
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import cast
 
 from pydantic import Field
 
 from comity.alignment import decisions
+from comity.alignment.checks import Judge, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.enforce import Ask, Enforced, broken_off, disclosed, enforce, stopped
 from comity.alignment.precedence import rule_on
+from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
-from comity.models.chat import ChatModel
+from comity.models.chat import ChatModel, complete
 from comity.records import (
     WORLD,
     Answer,
@@ -26,10 +30,10 @@ from comity.records import (
     Record,
     Reply,
     Request,
-    Rule,
     RuleRef,
     Ruling,
     Scope,
+    Usage,
 )
 from comity.retrieval.search import Found, Reranker, search
 
@@ -49,6 +53,24 @@ class Options(Record):
     max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
     temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
     seed: int | None = Field(None, description="For sampling that can be repeated.")
+    release: Release = Field("strict", description="When text leaves (see `release`).")
+    rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
+    judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+
+
+class Case(Record):
+    """One question or conversation, with the rules that are in force for it."""
+
+    conversation: tuple[Message, ...] = Field(description="All turns, as they were given.")
+    scope: Scope = Field(description="For whom, where and when.")
+    found: Found = Field(description="What search found.")
+    ruling: Ruling = Field(description="The rules in force, and what gave way.")
+    prompt: Prompt = Field(description="What the model is sent.")
+
+    @property
+    def asked(self) -> str:
+        """The last question."""
+        return _asked(self.conversation)[-1]
 
 
 class Aligner:
@@ -56,8 +78,8 @@ class Aligner:
 
     The method is OPO's (Align on the Fly, arXiv 2312.15907): the rules that apply are found and
     put before the question at inference time. Beyond it, the scope decides which rules can apply
-    before anything is ranked, conflicts are decided by precedence, and each answer leaves a
-    decision record.
+    before anything is ranked, conflicts are decided by precedence, the answer is checked, and
+    each one leaves a decision record.
     """
 
     def __init__(
@@ -66,11 +88,14 @@ class Aligner:
         model: ChatModel,
         options: Options = Options(),  # noqa: B008 - frozen
         *,
+        judge: ChatModel | None = None,
         reranker: Reranker | None = None,
     ) -> None:
+        """`judge` checks what code cannot; without one that is recorded as not checked."""
         self.memory = memory
         self.model = model
         self.options = options
+        self.judge = Judge(judge, options.judge_timeout) if judge else None
         self.reranker = reranker
 
     async def answer(
@@ -84,7 +109,7 @@ class Aligner:
         does: an answer without a record is never returned.
         """
         last: str | Answer = ""
-        async for piece in self.stream(question, scope):
+        async for piece in self._stream(question, scope, leaves=False):
             last = piece
         if not isinstance(last, Answer):
             raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
@@ -97,104 +122,189 @@ class Aligner:
     ) -> AsyncIterator[str | Answer]:
         """The answer's text piece by piece, and as the last item the whole `Answer`.
 
-        The pieces leave before the decision is recorded; `answer` releases nothing unrecorded.
+        Where a rule in force has a consequence and can be checked, `options.release` says when
+        text leaves; text that waited for its checks leaves after the decision is recorded.
+        `answer` releases nothing unrecorded. Of a stream that fails or is closed, what had left
+        is recorded.
         """
-        watch = Stopwatch()
-        conversation = as_conversation(question)
-        with watch("search"):
-            scope, found, ruling = await asyncio.to_thread(self.rule, conversation, scope)
-        with watch("compose"):
-            prompt = self.compose(ruling, found, conversation, scope)
-        reply: Reply | None = None
-        with watch("model"):
-            async for piece in self.model.stream(self._request(prompt)):
-                if isinstance(piece, Reply):
-                    reply = piece
-                else:
-                    yield piece
-        if reply is None or not reply.text.strip():
-            raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
-        decision = self._record(_query(conversation), scope, found, ruling, prompt, reply, watch)
-        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
-        yield Answer(text=reply.text, citations=decision.citations, decision=decision)
+        async with aclosing(self._stream(question, scope, leaves=True)) as pieces:
+            async for piece in pieces:
+                yield piece
 
-    def rule(self, question: str | Sequence[Message], given: Scope) -> tuple[Scope, Found, Ruling]:
-        """Scope, search and ruling for a question or conversation: all before the prompt.
+    async def _stream(
+        self, question: str | Sequence[Message], scope: Scope, *, leaves: bool
+    ) -> AsyncGenerator[str | Answer]:
+        watch = Stopwatch()
+        case = await asyncio.to_thread(self.prepare, question, scope, watch)
+        gate = self.gate(case)
+        try:
+            with watch("model"):
+                async with aclosing(self._write(case, gate)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Reply):
+                            reply = piece
+                        else:
+                            yield piece
+            answer = await self.settle(case, reply, gate, self._ask, watch)
+        except BaseException:
+            if leaves:
+                self.abandon(case, gate, watch)
+            raise
+        if rest := answer.text.removeprefix(gate.released):
+            yield rest
+        yield answer
+
+    def prepare(self, question: str | Sequence[Message], given: Scope, watch: Stopwatch) -> Case:
+        """All before the model: the scope, the search, the ruling and the prompt.
 
         The last three user turns are searched; the scope is read from the newest turn that
         names a place, and from the newest that names an audience.
         """
         conversation = as_conversation(question)
         turns = _asked(conversation)
-        scope = locate(self.memory, turns, given, default_place=self.options.place)
-        found = search(
-            self.memory,
-            _query(conversation),
-            scope,
-            k=self.options.hits,
-            relevance=self.options.relevance,
-            reranker=self.reranker,
+        with watch("search"):
+            scope = locate(self.memory, turns, given, default_place=self.options.place)
+            found = search(
+                self.memory,
+                _query(conversation),
+                scope,
+                k=self.options.hits,
+                relevance=self.options.relevance,
+                reranker=self.reranker,
+            )
+            ruling = rule_on(found.candidates, self.memory.authorities)
+        with watch("compose"):
+            prompt = compose(
+                ruling,
+                conversation,
+                scope,
+                hits=found.hits,
+                budget=self.options.budget,
+                count_tokens=self.model.count_tokens,
+                name_place=self.memory.gazetteer(scope.tenant).name,
+                may_be_incomplete=self.options.incomplete_note,
+                language=prompt_language(turns[-1]),
+            )
+        return Case(
+            conversation=conversation, scope=scope, found=found, ruling=ruling, prompt=prompt
         )
-        return scope, found, rule_on(found.candidates, self.memory.authorities)
 
-    def compose(
-        self, ruling: Ruling, found: Found, conversation: Sequence[Message], scope: Scope
-    ) -> Prompt:
-        """The prompt for a ruling, in the language of the last question."""
-        return compose(
-            ruling,
-            conversation,
-            scope,
-            hits=found.hits,
-            budget=self.options.budget,
-            count_tokens=self.model.count_tokens,
-            name_place=self.memory.gazetteer(scope.tenant).name,
-            may_be_incomplete=self.options.incomplete_note,
-            language=prompt_language(_asked(conversation)[-1]),
-        )
+    def gate(self, case: Case) -> Gate:
+        """What lets the answer's text go, as the options and the rules in force say."""
+        checked = [rule for rule in to_check(case.ruling.kept) if can_check(rule, self.judge)]
+        return Gate(checked, self.options.release)
 
-    def _request(self, prompt: Prompt) -> Request:
+    async def settle(
+        self, case: Case, reply: Reply, gate: Gate, ask: Ask, watch: Stopwatch
+    ) -> Answer:
+        """Check an answer, have it rewritten or withhold it, and record what was decided.
+
+        `ask` asks the model again. What has left through the gate stays as it is. Raises
+        `ModelError` where the model fails to rewrite, `StoreError` where the record fails.
+        """
+        with watch("checks"):
+            enforced = await self._enforce(case, reply, gate, ask)
+        decision = self._record(case, reply, enforced, gate, watch)
+        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        return Answer(text=enforced.text, citations=decision.citations, decision=decision)
+
+    def abandon(self, case: Case, gate: Gate, watch: Stopwatch) -> Decision | None:
+        """Record what has left of an answer that failed or was cancelled; None if nothing has."""
+        if not gate.released.strip():
+            return None
+        reply = Reply(text=gate.released, model=self.model.name, finish_reason="broken_off")
+        enforced = broken_off(gate.released, case.ruling.kept)
+        return decisions.append(self.memory, self._record(case, reply, enforced, gate, watch))
+
+    async def _write(self, case: Case, gate: Gate) -> AsyncGenerator[str | Reply]:
+        """What may leave of the model's answer as it comes, and last its reply.
+
+        An answer that the gate stopped is not read further. Raises `ModelNonsense` for an empty
+        one.
+        """
+        text, reply = "", None
+        stream = self.model.stream(self._request(case.prompt.messages))
+        async with aclosing(cast("AsyncGenerator[str | Reply]", stream)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Reply):
+                    reply = piece
+                    continue
+                text += piece
+                for part in gate.take(piece):
+                    yield part
+                if gate.stopped_by:
+                    break
+        for part in gate.finish():
+            yield part
+        if gate.stopped_by:
+            reply = Reply(text=text, model=self.model.name, finish_reason="content_filter")
+        if reply is None or not reply.text.strip():
+            raise ModelNonsense(f"model {self.model.name!r} gave an empty answer: ask again")
+        yield reply
+
+    async def _ask(self, messages: tuple[Message, ...]) -> Reply:
+        return await complete(self.model, self._request(messages))
+
+    def _request(self, messages: tuple[Message, ...]) -> Request:
         return Request(
-            messages=prompt.messages,
+            messages=messages,
             max_tokens=self.options.max_tokens,
             temperature=self.options.temperature,
             seed=self.options.seed,
         )
 
+    async def _enforce(self, case: Case, reply: Reply, gate: Gate, ask: Ask) -> Enforced:
+        kept, language = case.ruling.kept, prompt_language(case.asked)
+
+        async def checked(text: str) -> tuple[Finding, ...]:
+            return await check(case.asked, text, kept, case.prompt.rules, self.judge)
+
+        if gate.stopped_by:
+            return stopped(reply.text, gate.released, gate.stopped_by, kept, language)
+        if gate.released:
+            return disclosed(reply.text, await checked(reply.text))
+        return await enforce(
+            reply.text,
+            case.prompt.messages,
+            kept,
+            check=checked,
+            ask=ask,
+            rounds=self.options.rounds,
+            language=language,
+        )
+
     def _record(
-        self,
-        question: str,
-        scope: Scope,
-        found: Found,
-        ruling: Ruling,
-        prompt: Prompt,
-        reply: Reply,
-        watch: Stopwatch,
+        self, case: Case, reply: Reply, enforced: Enforced, gate: Gate, watch: Stopwatch
     ) -> Decision:
-        cited = cite(reply.text, prompt.rules)
+        cited = cite(enforced.text, case.prompt.rules)
+        last = enforced.replies[-1] if enforced.replies else reply
         return Decision(
             id=decisions.new_id(),
-            tenant=scope.tenant,
+            tenant=case.scope.tenant,
             made_at=self.memory.clock(),
-            revision=found.revision,
-            scope=scope,
-            question=question,
+            revision=case.found.revision,
+            scope=case.scope,
+            question=_query(case.conversation),
             hits=tuple(
                 RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
-                for hit in found.hits
+                for hit in case.found.hits
             ),
-            kept=tuple(decisions.refs(ruling.kept)),
-            overruled=tuple(decisions.overruled_refs(ruling)),
-            left_out=tuple(decisions.refs(prompt.left_out)),
-            prompt_sha256=decisions.prompt_hash(prompt.messages),
+            kept=tuple(decisions.refs(case.ruling.kept)),
+            overruled=tuple(decisions.overruled_refs(case.ruling)),
+            left_out=tuple(decisions.refs(case.prompt.left_out)),
+            prompt_sha256=decisions.prompt_hash(case.prompt.messages),
             model=reply.model or self.model.name,
-            answer=reply.text,
-            finish_reason=reply.finish_reason,
+            answer=enforced.text,
+            finish_reason="content_filter" if enforced.withheld else last.finish_reason,
             citations=cited.citations,
             unknown_marks=cited.unknown,
-            findings=tuple(_unchecked(ruling.kept)),
+            findings=enforced.findings,
+            attempts=enforced.attempts,
+            withheld=enforced.withheld,
+            disclosed=enforced.disclosed,
+            release=gate.release,
             timings=watch.seconds,
-            usage=reply.usage,
+            usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
         )
 
 
@@ -233,12 +343,8 @@ def _asked(conversation: Sequence[Message]) -> list[str]:
     return [turn.content for turn in conversation if turn.role == "user"]
 
 
-def _unchecked(rules: Sequence[Rule]) -> Iterator[Finding]:
-    for rule in rules:
-        if rule.enforcement != "advise":
-            yield Finding(
-                rule=rule.id,
-                version=rule.version,
-                outcome="not_checked",
-                reason="answers are not checked in this version of Comity",
-            )
+def _sum(*usages: Usage) -> Usage:
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from comity.alignment.precedence import rule_on
 from comity.errors import MemoryDamaged
 from comity.memory.memory import Memory
-from comity.records import Decision, Message, Rule, RuleRef, Ruling
+from comity.records import Citation, Decision, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
 
 
@@ -95,6 +95,37 @@ def _problem(decision: Decision, before: Decision | None) -> str:
     if decision.previous_hash != (before.hash if before else ""):
         return "the decision before it was removed, inserted or moved"
     return ""
+
+
+class Affected(NamedTuple):
+    """A decision that a rule had a part in."""
+
+    decision: Decision
+    part: tuple[str, ...]
+    """What the rule did there: cited, kept, left out, overruled; the weightiest first."""
+
+
+def affected(
+    decisions: Iterable[Decision], rule_id: str, version: int | None = None
+) -> Iterator[Affected]:
+    """The decisions that relied on a rule, or on one version of it, in their order.
+
+    A rule that search found and that did not apply had no part.
+    """
+    for decision in decisions:
+        parts: Mapping[str, Sequence[Citation | RuleRef]] = {
+            "cited": decision.citations,
+            "kept": decision.kept,
+            "left out": decision.left_out,
+            "overruled": decision.overruled,
+        }
+        part = tuple(
+            name
+            for name, refs in parts.items()
+            if any(ref.id == rule_id and version in (None, ref.version) for ref in refs)
+        )
+        if part:
+            yield Affected(decision, part)
 
 
 class Replay(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comity.cli.asker import catch_up, given_scope, note_scope, note_strange_audience, scope_options
-from comity.cli.decisions import remarks
+from comity.cli.decisions import checks_told, remarks
 from comity.cli.output import note, plain, say, say_json, say_table, validity, waiting
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
@@ -38,6 +38,7 @@ def _remember_note(context: click.Context, _: click.Parameter, value: bool | Non
 @json_option
 @settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
 @settings_options("relevance", "budget", "max_tokens", "temperature", "seed")
+@settings_options("judge", "judge_timeout", "release", "rounds")
 @click.option(
     "--incomplete-note/--no-incomplete-note",
     default=None,
@@ -72,7 +73,7 @@ def ask_command(
         model = session.open_model()
         catch_up(memory)
         note_strange_audience(memory, given)
-        aligner = Aligner(memory, model, options)
+        aligner = Aligner(memory, model, options, judge=session.open_judge(model))
         bare = None
         if compare:
             _head("Without rules", as_json)
@@ -178,6 +179,5 @@ def _note_gaps(answer: Answer) -> None:
         more = len(decision.left_out) - _NAMED
         names = first if more < 1 else f"{first} and {more} less similar ones"
         note(f"left out, for they did not fit --budget: {names}")
-    unchecked = [f.rule for f in decision.findings if f.outcome == "not_checked"]
-    if unchecked:
-        note(f"not checked, though these rules ask for it: {', '.join(unchecked)}")
+    for line in checks_told(decision):
+        note(line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from comity.cli.output import day, note, say, say_fields, say_json, say_table, validity
+from comity.cli.rules import find
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
@@ -103,16 +104,57 @@ def _say(memory: Memory, decision: Decision) -> None:
     _section("Checks")
     for line in _checks(decision.findings):
         say(line)
+    for number, attempt in enumerate(decision.attempts, start=1):
+        _section(f"Version {number}, as the model wrote it")
+        say(attempt.text)
+        for line in _checks(attempt.findings):
+            say(line)
     _section("Record")
     say_fields(_record(decision))
 
 
 def remarks(decision: Decision) -> Iterator[str]:
     """What to tell of an answer: that it is not whole, or cites what it was not given."""
-    if decision.finish_reason in _CUT:
+    if decision.withheld:
+        yield f"the answer was withheld, for it broke {', '.join(_broken(decision, 'block'))}"
+    elif decision.finish_reason in _CUT:
         yield _CUT[decision.finish_reason]
+    if decision.disclosed:
+        broken = ", ".join(_broken(decision, "block", "revise"))
+        yield f"the answer had left when its checks found that it breaks {broken}"
     if decision.unknown_marks:
         yield _strangers(decision.unknown_marks)
+
+
+def checks_told(decision: Decision) -> Iterator[str]:
+    """What the checks found, besides what passed: for notes under an answer."""
+    if decision.attempts and not decision.withheld:
+        yield (
+            f"the answer is version {_released(decision)} of {len(decision.attempts)}: the first "
+            "broke a rule (comity decisions show has them all)"
+        )
+    told = (
+        ("violated", "still broken, though rewritten"),
+        ("failed", "not checked, for the check failed"),
+        ("not_checked", "not checked, though these rules ask for it"),
+    )
+    for outcome, words in told:
+        rules = [f.rule for f in decision.findings if f.outcome == outcome and f.version]
+        if rules and not (outcome == "violated" and (decision.withheld or decision.disclosed)):
+            yield f"{words}: {', '.join(rules)}"
+
+
+def _released(decision: Decision) -> int:
+    texts = [attempt.text for attempt in decision.attempts]
+    return texts.index(decision.answer) + 1
+
+
+def _broken(decision: Decision, *enforcements: str) -> list[str]:
+    return [
+        f"{finding.rule}@{finding.version}"
+        for finding in decision.findings
+        if finding.outcome == "violated" and finding.enforcement in enforcements
+    ]
 
 
 def _strangers(marks: Sequence[str]) -> str:
@@ -164,9 +206,10 @@ def _name(ref: RuleRef) -> str:
 
 def _checks(findings: Iterable[Finding]) -> list[str]:
     lines = [
-        f"{finding.rule}@{finding.version}: {finding.outcome.replace('_', ' ')}"
+        f"{finding.rule}{f'@{finding.version}' if finding.version else ''}: "
+        f"{finding.outcome.replace('_', ' ')}"
         + (f" by {finding.by}" if finding.by != "nobody" else "")
-        + (f" ({finding.reason})" if finding.reason else "")
+        + (f" ({told})" if (told := finding.reason or finding.critique) else "")
         for finding in findings
     ]
     return lines or ["none of the rules in force asks for a check"]
@@ -220,6 +263,35 @@ def _verdict(chain: Chain) -> str:
     sound = f"the last sound one is {chain.last.id}" if chain.last else "none before it is sound"
     where = f"decision {chain.broken.number}{named}"
     return f"the chain breaks at {where}: {chain.broken.problem}; {sound}"
+
+
+@decisions_group.command("affected")
+@click.argument("rule", metavar="ID[@VERSION]")
+@json_option
+@settings_options("memory", "tenant")
+@pass_session
+def affected_command(session: Session, rule: str, as_json: bool) -> None:
+    """Which past answers relied on a rule, or on one version of it, oldest first."""
+    from comity.alignment.decisions import affected
+
+    tenant = session.settings.tenant
+    with session.open_book() as memory:
+        named = find(memory, rule, tenant).rule
+        version = None if rule == named.id else named.version
+        found = list(affected(_decisions(memory, tenant), named.id, version))
+    if as_json:
+        say_json([{"decision": each.decision.id, "part": each.part} for each in found])
+        return
+    rows = [
+        (
+            each.decision.id,
+            f"{each.decision.made_at:%Y-%m-%d %H:%M}",
+            ", ".join(each.part),
+            each.decision.question,
+        )
+        for each in found
+    ]
+    say_table(("decision", "made", "the rule was", "question"), rows)
 
 
 @decisions_group.command("replay")

@@ -17,12 +17,14 @@ from comity.cli.change import amend_command, approve_command, reject_command, re
 from comity.cli.decisions import decisions_group
 from comity.cli.exam import exam_group
 from comity.cli.index import index_group
+from comity.cli.keys import keys_group
 from comity.cli.models import models_group
 from comity.cli.output import note
 from comity.cli.places import places_group
 from comity.cli.reference import reference_command
 from comity.cli.rules import rules_group
 from comity.cli.search import search_command
+from comity.cli.serve import serve_command
 from comity.cli.session import remember_config, settings_options
 from comity.cli.settings import settings_command
 from comity.errors import ComityError
@@ -140,6 +142,8 @@ for _command in (
     models_group,
     index_group,
     places_group,
+    keys_group,
+    serve_command,
     settings_command,
     reference_command,
 ):

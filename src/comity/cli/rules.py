@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from comity.cli.output import day, note, say, say_fields, say_json, say_table, validity
 from comity.cli.session import Session, pass_session, settings_options
-from comity.cli.values import json_option
+from comity.cli.values import MOMENT, json_option
 from comity.cli.words import change_lines, shown
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from comity.memory.memory import Memory
     from comity.memory.store import StoredRule
     from comity.records import Rule
@@ -228,6 +227,53 @@ def _say_versions(
         )
     columns = ("revision", "recorded", "kind", "rule", "status", "valid", "author", "note")
     say_table(columns, rows)
+
+
+@rules_group.command("upcoming")
+@click.option("--since", type=MOMENT, help="After this moment; now by default.")
+@click.option("--until", type=MOMENT, help="Up to this moment; a year later by default.")
+@click.option("--place", metavar="PLACE", help="Only what applies there or inside.")
+@click.option("--audience", metavar="LABEL", default="", help="Only what binds them or everybody.")
+@json_option
+@settings_options("memory", "tenant")
+@pass_session
+def upcoming_command(
+    session: Session,
+    since: datetime | None,
+    until: datetime | None,
+    place: str | None,
+    audience: str,
+    as_json: bool,
+) -> None:
+    """Which rules begin, change or end between two dates, where and for whom."""
+    from comity.memory.upcoming import upcoming
+    from comity.records import WORLD
+
+    with session.open_book() as memory:
+        start = since or memory.clock()
+        found = upcoming(
+            memory,
+            start,
+            until or start + timedelta(days=365),
+            tenant=session.settings.tenant,
+            place=place or WORLD,
+            audience=audience,
+        )
+    if as_json:
+        say_json([change.model_dump(mode="json") for change in found])
+        return
+    rows = [
+        (
+            day(change.at),
+            change.kind,
+            f"{change.rule.id}@{change.rule.version}",
+            change.rule.heading,
+            change.rule.place,
+            ", ".join(change.rule.audience) or "everybody",
+        )
+        for change in found
+    ]
+    say_table(("from", "what", "rule", "heading", "place", "binds"), rows)
 
 
 @rules_group.command("diff")

@@ -32,6 +32,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "max_tokens": ("N", "Longest answer, in tokens."),
     "temperature": ("T", "Of the model; 0 is greedy."),
     "seed": ("N", "For sampling that can be repeated."),
+    "judge": ("NAME", "Model that checks what code cannot; none by default."),
+    "judge_timeout": ("SECONDS", "How long the judge may take."),
+    "release": ("MODE", "When text leaves: strict, window or observe."),
+    "rounds": ("N", "How often an answer that breaks a rule is rewritten."),
     "max_file_mb": ("MB", "Largest document that is read."),
 }
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -96,10 +100,20 @@ class Session:
 
     def open_model(self) -> ChatModel:
         """The chat model. Raises `SettingsError` and `ModelMissing`."""
+        return self._open(self.settings.model)
+
+    def open_judge(self, model: ChatModel | None) -> ChatModel | None:
+        """The judge of the settings; the chat model itself where it is the same, None for none."""
+        name = self.settings.judge
+        if name == self.settings.model and model is not None:
+            return model
+        return self._open(name) if name else None
+
+    def _open(self, name: str) -> ChatModel:
         from comity.models.chat import open_model
 
         return open_model(
-            self.settings.model,
+            name,
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
             timeout=self.settings.timeout,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from comity.alignment.compose import prompt_language
 from comity.alignment.precedence import rule_on
-from comity.evaluation.wording import words_of
+from comity.alignment.wording import words_of
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.store import StoredRule

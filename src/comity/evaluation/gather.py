@@ -17,9 +17,9 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.precedence import rule_on
+from comity.alignment.wording import version_of
 from comity.errors import ExamError
 from comity.evaluation.exams import Question
-from comity.evaluation.wording import version_of
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.versions import in_force

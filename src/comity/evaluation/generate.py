@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from comity.alignment.compose import prompt_language
+from comity.alignment.wording import version_of, words_of
 from comity.errors import ExamError, ModelError, ModelMissing
 from comity.evaluation.draft_file import DraftFile, Settings
 from comity.evaluation.exams import Question, Rejected, read_exam, write_exam
@@ -20,7 +21,6 @@ from comity.evaluation.gather import Wanted, gather, rules_version
 from comity.evaluation.quality import judge_question, judge_version, trial, trial_version
 from comity.evaluation.question_form import form_faults
 from comity.evaluation.settle import Generated, Outcome, rejected, settle
-from comity.evaluation.wording import version_of, words_of
 from comity.evaluation.write import (
     examples_for,
     kind_of,

@@ -11,9 +11,9 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from comity.alignment.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
+from comity.alignment.wording import schema_fault
 from comity.errors import ExamError
-from comity.evaluation.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
-from comity.evaluation.wording import schema_fault
 from comity.models.chat import ChatModel
 from comity.records import VERBATIM, Record
 

@@ -22,6 +22,7 @@ from comity.errors import (
 from comity.memory.embed import Embedder, open_embedder
 from comity.memory.index import Index, LocalIndex, Progress, remove_index
 from comity.memory.names import NameFinder
+from comity.memory.patterns import check_patterns
 from comity.memory.places import Gazetteer, OwnPlace
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, PlaceNames, Store, StoredRule
@@ -229,8 +230,10 @@ class Memory:
     def checked(self, rule: Rule, gazetteer: Gazetteer | None = None) -> Rule:
         """The rule with its place in canonical form.
 
-        Raises `UnknownPlace` or `UnknownAuthority`, with a suggestion.
+        Raises `UnknownPlace` or `UnknownAuthority`, with a suggestion, and `RuleError` for a
+        check whose pattern cannot be used.
         """
+        check_patterns(rule)
         if rule.authority not in self.authorities:
             near = get_close_matches(rule.authority, self.authorities, n=1)
             known = f"known are {', '.join(self.authorities)}"

@@ -89,5 +89,17 @@ BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
     for table, key in _KEYS.items()
 )
 
-MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY + _NEVER_REPLACED,)
+_KEYS_OF_THE_GATEWAY = """
+CREATE TABLE access_key (
+    hash       TEXT PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    tenant     TEXT NOT NULL,
+    role       TEXT NOT NULL,
+    note       TEXT NOT NULL,
+    made_at    INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY + _NEVER_REPLACED, _KEYS_OF_THE_GATEWAY)
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from comity.errors import (
 )
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.store import (
+    AccessKey,
     Change,
     PlaceNames,
     Revision,
@@ -302,6 +304,55 @@ class SqliteStore:
         if found is None:
             raise NotFound(f"no decision {decision_id!r}: comity decisions list shows them")
         return _read_decision(found[1], found[0])
+
+    def add_key(self, key: AccessKey) -> None:
+        """As in `Store`."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO access_key VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                (key.hash, key.id, key.tenant, key.role, key.note, to_micros(key.made_at)),
+            )
+
+    def key(self, hash: str) -> AccessKey | None:
+        """As in `Store`."""
+        return next(iter(self._keys("hash = ?", (hash,))), None)
+
+    def keys(self, tenant: str | None = None) -> list[AccessKey]:
+        """As in `Store`."""
+        return self._keys("?1 IS NULL OR tenant = ?1", (tenant,))
+
+    def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
+        """As in `Store`."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE access_key SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
+                (to_micros(at), key_id),
+            )
+        found = self._keys("id = ?", (key_id,))
+        if not found:
+            raise NotFound(f"no key {key_id!r}: comity keys list shows them")
+        return found[0]
+
+    def _keys(self, condition: str, values: tuple[Any, ...]) -> list[AccessKey]:
+        with self._reading() as connection:
+            found = _rows(
+                connection,
+                "SELECT id, hash, tenant, role, note, made_at, revoked_at FROM access_key "
+                f"WHERE {condition} ORDER BY made_at, id",
+                values,
+            )
+        return [
+            AccessKey(
+                id=name,
+                hash=hashed,
+                tenant=tenant,
+                role=role,
+                note=note,
+                made_at=from_micros(made),
+                revoked_at=None if revoked is None else from_micros(revoked),
+            )
+            for name, hashed, tenant, role, note, made, revoked in found
+        ]
 
     def close(self) -> None:
         """As in `Store`."""

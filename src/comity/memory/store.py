@@ -70,6 +70,18 @@ class Change(Record):
     made_at: Time = Field(description="When it is recorded.")
 
 
+class AccessKey(Record):
+    """A key of the gateway, without the secret itself: only its hash is kept."""
+
+    id: str = Field(description="Name of the key, to list and revoke it by.")
+    hash: str = Field(description="SHA-256 of the secret, in hex.")
+    tenant: str = Field(description="Whose rules and decisions it opens.")
+    role: str = Field(description="What it may do: see `serving.auth`.")
+    note: str = Field("", description="Whom it was given to.")
+    made_at: Time = Field(description="When it was made.")
+    revoked_at: OptionalTime = Field(None, description="When it ceased to hold.")
+
+
 class Store(Protocol):
     """Book of record: appends whole revisions, and reads what any revision held.
 
@@ -123,6 +135,18 @@ class Store(Protocol):
 
     def decision(self, tenant: str, decision_id: str) -> Decision:
         """One decision. Raises `NotFound`."""
+
+    def add_key(self, key: AccessKey) -> None:
+        """Keep a key of the gateway."""
+
+    def key(self, hash: str) -> AccessKey | None:
+        """The key with this hash, revoked or not; None for no such key."""
+
+    def keys(self, tenant: str | None = None) -> list[AccessKey]:
+        """The keys of a tenant, oldest first; of all tenants for None."""
+
+    def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
+        """End a key; one that has ended stays as it is. Raises `NotFound`."""
 
     def close(self) -> None:
         """Release files and connections."""

@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 
 @cache
-def words_of(prompt: str, language: str) -> Mapping[str, Any]:
-    """The words of a prompt (`generate`, `quality`, `judge`, `cases`) in `zh` or `en`."""
-    file = files("comity.evaluation") / "prompts" / f"{prompt}_{language}.toml"
+def words_of(
+    prompt: str, language: str, *, package: str = "comity.evaluation"
+) -> Mapping[str, Any]:
+    """The words of a prompt (`generate`, `quality`, `cases`) of a package, in `zh` or `en`."""
+    file = files(package) / "prompts" / f"{prompt}_{language}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from comity.alignment.compose import prompt_language
+from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelError, ModelMissing
-from comity.evaluation.wording import schema_fault, version_of, words_of
 from comity.models.chat import ChatModel, complete
 from comity.records import VERBATIM, Message, Record, Request, Rule, Usage
 
@@ -141,7 +141,7 @@ def judge_request(
     question: str, answer: str, criteria: Sequence[Criterion], language: str
 ) -> Request:
     """What a judge model is sent. `language` is `zh` or `en`."""
-    words = words_of("judge", language)
+    words = _words(language)
     labels = _labels(len(criteria))
     parts = [
         words["question"].format(question=_data(question)),
@@ -165,7 +165,11 @@ def judge_request(
 
 def judge_version(language: str) -> str:
     """Name of the judge's prompt and schema: changes with every word of them."""
-    return f"{language}-{version_of(words_of('judge', language), _schema(_labels(1)))}"
+    return f"{language}-{version_of(_words(language), _schema(_labels(1)))}"
+
+
+def _words(language: str) -> Mapping[str, Any]:
+    return words_of("judge", language, package="comity.alignment")
 
 
 def _labels(count: int) -> list[str]:

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.errors import ExamError, ModelError, ModelMissing, ModelTimeout
-from comity.evaluation.judge import (
+from comity.alignment.judge import (
     Criterion,
     Judgement,
     criterion_of,
@@ -20,6 +19,7 @@ from comity.evaluation.judge import (
     judge_request,
     judge_version,
 )
+from comity.errors import ExamError, ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.judge_check import Case, check_judge, read_cases
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Request, Rule
@@ -367,7 +367,7 @@ def test_cases_that_are_not_there_are_an_error(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "exams.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "exams.md").read_text(encoding="utf-8")
     (example,) = [part for part in EXAMPLES.findall(page) if "check_judge" in part]
     exec(compile(example, "docs/exams.md", "exec"), {})
     measured, said = capsys.readouterr().out.splitlines()

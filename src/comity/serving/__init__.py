@@ -1,0 +1,1 @@
+"""The gateway: any OpenAI client, aligned by changing one URL (extra `serve`)."""

@@ -1,0 +1,295 @@
+"""Chat completions under the rules: found, sent with the request, checked, recorded.
+
+A request that breaks a rule is no failure of the gateway: the client gets a 400 that names the
+rule, or a stream that ends with `finish_reason: content_filter`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from comity.alignment.aligner import Aligner, Case, Stopwatch
+from comity.alignment.release import Gate
+from comity.errors import ModelGarbled
+from comity.records import Answer, Decision, Message, Reply, Usage
+from comity.serving.upstream import Backend
+from comity.serving.wire import Body, Chat, Refused, spoken, with_rules, without_ours
+
+Choice = dict[str, Any]
+
+
+class Completions:
+    """Answers chat requests with one backend, under one aligner."""
+
+    def __init__(
+        self, aligner: Aligner, backend: Backend, decided: Callable[[Decision], None]
+    ) -> None:
+        """`decided` is told every decision that was recorded."""
+        self._aligner, self._backend, self._decided = aligner, backend, decided
+
+    async def complete(self, chat: Chat) -> Body:
+        """The whole answer in OpenAI's form, each choice with its decision in `comity`.
+
+        Raises `Refused` where a rule withholds every choice, and what the upstream and the
+        memory raise: nothing unrecorded leaves.
+        """
+        watch = Stopwatch()
+        case, sent = await self._prepared(chat, watch)
+        with watch("model"):
+            told = await self._backend.complete(sent)
+        choices = told.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise ModelGarbled("the model's endpoint sent an answer without choices")
+        settled = [await self._settled(case, sent, choice, told, watch) for choice in choices]
+        answers = [answer for _, answer in settled]
+        if all(answer.decision.withheld for answer in answers):
+            raise refused(answers[0])
+        return {
+            **told,
+            "choices": [choice for choice, _ in settled],
+            "comity": ours(answers[0]),
+        }
+
+    async def stream(self, chat: Chat) -> AsyncGenerator[bytes]:
+        """The answer as server-sent events; each choice's last one has its decision."""
+        watch = Stopwatch()
+        case, sent = await self._prepared(chat, watch)
+        sent = {**sent, "stream_options": {"include_usage": True}}
+        streamed = _Streamed(self._aligner, case)
+        try:
+            with watch("model"):
+                async with aclosing(self._backend.stream(sent)) as chunks:
+                    async for chunk in chunks:
+                        for event in streamed.take(chunk):
+                            yield event
+                        if streamed.all_stopped:
+                            break
+            for index, choice in sorted(streamed.choices.items()):
+                for part in choice.gate.finish():
+                    yield streamed.event(index, {"content": part})
+                message, finish = choice.message(), choice.finish or "stop"
+                answer = await self._settle(
+                    case, sent, message, choice.gate, finish, streamed.usage, watch
+                )
+                choice.recorded = True
+                for event in streamed.end(index, answer, message):
+                    yield event
+        finally:
+            for choice in streamed.choices.values():
+                if not choice.recorded:
+                    self._aligner.abandon(case, choice.gate, watch)
+        if chat.include_usage and streamed.usage:
+            yield streamed.usage_event()
+        yield b"data: [DONE]\n\n"
+
+    async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
+        case = await asyncio.to_thread(self._aligner.prepare, chat.conversation, chat.given, watch)
+        return case, with_rules(without_ours(chat.body), case.prompt.messages[0].content)
+
+    async def _settled(
+        self, case: Case, sent: Body, choice: Choice, told: Body, watch: Stopwatch
+    ) -> tuple[Choice, Answer]:
+        """A choice as it may be released, and its answer with the record."""
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise ModelGarbled("the model's endpoint sent a choice without a message")
+        gate = self._aligner.gate(case)
+        for _ in (*gate.take(spoken(message)), *gate.finish()):
+            pass  # what a stream would have let go, so that both get the same verdict
+        finish = str(choice.get("finish_reason") or "stop")
+        answer = await self._settle(case, sent, message, gate, finish, told.get("usage"), watch)
+        finish = "content_filter" if answer.decision.withheld else finish
+        return {**choice, "message": message, "finish_reason": finish, "comity": ours(answer)}, (
+            answer
+        )
+
+    async def _settle(
+        self,
+        case: Case,
+        sent: Body,
+        message: Body,
+        gate: Gate,
+        finish: str,
+        usage: Any,
+        watch: Stopwatch,
+    ) -> Answer:
+        """Check, rewrite and record; `message` becomes what may be released."""
+        written = spoken(message)
+        versions = {written: dict(message)}
+        reply = Reply(
+            text=written, model=str(sent["model"]), finish_reason=finish, usage=_usage(usage)
+        )
+        ask = self._asker(case, sent, versions)
+        answer = await self._aligner.settle(case, reply, gate, ask, watch)
+        self._decided(answer.decision)
+        if answer.text != written:
+            said = versions.get(answer.text, {"role": "assistant", "content": answer.text})
+            message.clear()
+            message.update(said)
+        return answer
+
+    def _asker(
+        self, case: Case, sent: Body, versions: dict[str, Body]
+    ) -> Callable[[tuple[Message, ...]], Awaitable[Reply]]:
+        async def ask(messages: tuple[Message, ...]) -> Reply:
+            more = [each.model_dump() for each in messages[len(case.prompt.messages) :]]
+            body = {**sent, "messages": [*sent["messages"], *more], "n": 1}
+            body.pop("stream_options", None)
+            told = await self._backend.complete(body)
+            try:
+                message = told["choices"][0]["message"]
+                text = spoken(message)
+            except (KeyError, IndexError, TypeError, AttributeError) as error:
+                raise ModelGarbled("the model's endpoint sent no message") from error
+            versions[text] = message
+            return Reply(text=text, model=str(sent["model"]), usage=_usage(told.get("usage")))
+
+        return ask
+
+
+class _StreamedChoice:
+    """One choice of a stream, as it is put together."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.finish = ""
+        self.content: list[str] = []
+        self.calls: dict[int, Body] = {}
+        self.recorded = False
+
+    def message(self) -> Body:
+        """The whole message."""
+        message: Body = {"role": "assistant", "content": "".join(self.content) or None}
+        if self.calls:
+            message["tool_calls"] = [call for _, call in sorted(self.calls.items())]
+        return message
+
+    def add_call(self, delta: Body) -> None:
+        """Join a piece of a tool call."""
+        index = int(delta.get("index") or 0)
+        call = self.calls.setdefault(
+            index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = delta.get("id") or call["id"]
+        function = delta.get("function") or {}
+        for part in ("name", "arguments"):
+            call["function"][part] += function.get(part) or ""
+
+
+class _Streamed:
+    """A stream of chunks, choice by choice behind its gate."""
+
+    def __init__(self, aligner: Aligner, case: Case) -> None:
+        self._aligner, self._case = aligner, case
+        self.choices: dict[int, _StreamedChoice] = {}
+        self.usage: Any = None
+        self._head: Body = {}
+
+    @property
+    def all_stopped(self) -> bool:
+        """Whether nothing of any choice can leave any more."""
+        return bool(self.choices) and all(c.gate.stopped_by for c in self.choices.values())
+
+    def take(self, chunk: Body) -> list[bytes]:
+        """The events that may leave after one more chunk."""
+        if not self._head:
+            self._head = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
+        self.usage = chunk.get("usage") or self.usage
+        events: list[bytes] = []
+        for choice in chunk.get("choices") or ():
+            index = int(choice.get("index") or 0)
+            delta = choice.get("delta") or {}
+            if index not in self.choices:
+                self.choices[index] = _StreamedChoice(self._aligner.gate(self._case))
+                events.append(self.event(index, {"role": "assistant", "content": ""}))
+            held = self.choices[index]
+            held.finish = choice.get("finish_reason") or held.finish
+            events += self._taken(index, held, delta)
+        return events
+
+    def _taken(self, index: int, held: _StreamedChoice, delta: Body) -> list[bytes]:
+        if held.gate.stopped_by:
+            return []
+        events = []
+        for call in delta.get("tool_calls") or ():
+            held.add_call(call)
+            if not held.gate.release:
+                events.append(self.event(index, {"tool_calls": [call]}))
+        if piece := delta.get("content"):
+            held.content.append(piece)
+            events += [self.event(index, {"content": part}) for part in held.gate.take(piece)]
+        return events
+
+    def event(
+        self, index: int, delta: Body, finish: str | None = None, more: Body | None = None
+    ) -> bytes:
+        """One chunk of a choice."""
+        choice = {"index": index, "delta": delta, "finish_reason": finish, **(more or {})}
+        return _event({**self._head, "choices": [choice]})
+
+    def end(self, index: int, answer: Answer, message: Body) -> list[bytes]:
+        """What had to wait for the checks, and the end of a choice with its decision."""
+        held = self.choices[index]
+        events = []
+        content = message.get("content") or ""
+        if rest := content.removeprefix(held.gate.released):
+            events.append(self.event(index, {"content": rest}))
+        calls = message.get("tool_calls")
+        if calls and held.gate.release:
+            numbered = [{"index": at, **call} for at, call in enumerate(calls)]
+            events.append(self.event(index, {"tool_calls": numbered}))
+        withheld = answer.decision.withheld
+        finish = "content_filter" if withheld else held.finish or "stop"
+        return [*events, self.event(index, {}, finish, {"comity": ours(answer)})]
+
+    def usage_event(self) -> bytes:
+        """The chunk without choices that says what was used."""
+        return _event({**self._head, "choices": [], "usage": self.usage})
+
+
+def ours(answer: Answer) -> Body:
+    """The documented extra field: which decision this is, and what it rests on."""
+    decision = answer.decision
+    return {
+        "decision": decision.id,
+        "revision": decision.revision,
+        "withheld": decision.withheld,
+        "disclosed": decision.disclosed,
+        "citations": [c.model_dump(mode="json") for c in answer.citations],
+        "findings": [f.model_dump(mode="json") for f in decision.findings],
+    }
+
+
+def refused(answer: Answer) -> Refused:
+    """A withheld answer as a 400 that names the rule."""
+    rules = [
+        f"{finding.rule}@{finding.version}"
+        for finding in answer.decision.findings
+        if finding.outcome == "violated" and finding.enforcement == "block"
+    ]
+    return Refused(
+        400,
+        answer.text,
+        kind="rule_violation",
+        param=rules[0] if rules else None,
+        code="content_filter",
+        more={"comity": ours(answer)},
+    )
+
+
+def _usage(told: Any) -> Usage:
+    if not isinstance(told, dict):
+        return Usage()
+    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
+    return Usage(
+        prompt_tokens=read if isinstance(read, int) and read > 0 else 0,
+        completion_tokens=written if isinstance(written, int) and written > 0 else 0,
+    )
+
+
+def _event(body: Body) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"

@@ -1,0 +1,71 @@
+"""What the gateway serves: upstreams by model, and how each tenant's answers are treated."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from comity.alignment.aligner import Options
+from comity.alignment.release import Release
+from comity.errors import SettingsError
+from comity.records import Record
+from comity.serving.upstream import Upstream
+
+
+class Tenant(Record):
+    """How one tenant's answers are treated."""
+
+    release: Release | None = Field(None, description="When text leaves; as set, by default.")
+    place: str = Field("", description="Place of a question that names none; as set, by default.")
+    models: tuple[str, ...] = Field((), description="Models it may ask; empty is all.")
+    requests_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
+    tokens_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
+
+
+class Gateway(Record):
+    """The gateway's file."""
+
+    upstreams: Mapping[str, Upstream] = Field(
+        {}, description="By the name that clients ask for; `*` is any other."
+    )
+    tenants: Mapping[str, Tenant] = Field({}, description="By name; others have the defaults.")
+    approval_above: str = Field(
+        "", description="Rules of this rank and higher wait for a second person; empty is none."
+    )
+    max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
+
+    def options(self, tenant: str, options: Options) -> Options:
+        """An aligner's options, with what is said of the tenant."""
+        told = self.tenant(tenant)
+        given = {"release": told.release, "place": told.place}
+        return options.model_copy(update={name: value for name, value in given.items() if value})
+
+    def tenant(self, name: str) -> Tenant:
+        """How a tenant's answers are treated."""
+        return self.tenants.get(name, Tenant())
+
+    def upstream(self, model: str) -> Upstream | None:
+        """Where the requests for a model go; None for an unknown one."""
+        found = self.upstreams.get(model) or self.upstreams.get("*")
+        if found is None or found.model:
+            return found
+        return found.model_copy(update={"model": model})
+
+
+def read_gateway(file: Path) -> Gateway:
+    """The gateway's file. Raises `SettingsError` with the field."""
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is no valid TOML: {error}") from error
+    try:
+        return Gateway.model_validate(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{file}: {where}: {first['msg']}") from error

@@ -1,0 +1,116 @@
+"""What the gateway tells of itself: Prometheus metrics, and OpenTelemetry spans where set up.
+
+Names follow OpenTelemetry's conventions for generative AI. Spans go wherever the process's
+tracer provider sends them; without one they cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from comity.records import Decision
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Telemetry:
+    """Counts and times what is asked and answered."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._tracer = trace.get_tracer("comity")
+        self._requests = Counter(
+            "comity_requests_total",
+            "Requests by route and status.",
+            ("route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "comity_request_seconds",
+            "Seconds until a reply was whole, or its stream began.",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "gen_ai_client_token_usage_total",
+            "Tokens of the models, by kind.",
+            ("gen_ai_request_model", "gen_ai_token_type"),
+            registry=self._registry,
+        )
+        self._findings = Counter(
+            "comity_findings_total",
+            "What checks found.",
+            ("outcome", "by"),
+            registry=self._registry,
+        )
+        self._withheld = Counter(
+            "comity_withheld_total", "Answers that a rule kept back.", registry=self._registry
+        )
+
+    def trace_with(self, provider: trace.TracerProvider) -> None:
+        """Send spans to a provider of one's own, not the process's."""
+        self._tracer = provider.get_tracer("comity")
+
+    def page(self) -> bytes:
+        """The metrics as Prometheus reads them."""
+        return generate_latest(self._registry)
+
+    @contextmanager
+    def request(self, route: str) -> Iterator[_Served]:
+        """Times one request; its `status` is told before the end."""
+        start, served = time.perf_counter(), _Served()
+        try:
+            yield served
+        finally:
+            self._requests.labels(route, str(served.status)).inc()
+            self._seconds.labels(route).observe(time.perf_counter() - start)
+
+    @contextmanager
+    def chat(self, model: str) -> Iterator[trace.Span]:
+        """A span of one chat completion."""
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
+        with self._tracer.start_as_current_span(f"chat {model}", attributes=attributes) as span:
+            yield span
+
+    def decided(self, model: str, decision: Decision) -> None:
+        """Counts what became of an answer, and tells the current span."""
+        read, written = decision.usage.prompt_tokens, decision.usage.completion_tokens
+        self._tokens.labels(model, "input").inc(read)
+        self._tokens.labels(model, "output").inc(written)
+        for finding in decision.findings:
+            self._findings.labels(finding.outcome, finding.by).inc()
+        if decision.withheld:
+            self._withheld.inc()
+        span = trace.get_current_span()
+        told: dict[str, Any] = {
+            "gen_ai.usage.input_tokens": read,
+            "gen_ai.usage.output_tokens": written,
+            "gen_ai.response.model": decision.model,
+            "gen_ai.data_source.id": f"revision {decision.revision}",
+            "comity.decision.id": decision.id,
+            "comity.withheld": decision.withheld,
+        }
+        span.set_attributes(told)
+        for finding in decision.findings:
+            span.add_event(
+                "gen_ai.evaluation.result",
+                {
+                    "gen_ai.evaluation.name": f"{finding.rule}@{finding.version}",
+                    "gen_ai.evaluation.score.label": finding.outcome,
+                    "gen_ai.evaluation.explanation": finding.reason or finding.critique,
+                },
+            )
+
+
+class _Served:
+    """How a request went."""
+
+    status = 499  # a client that has gone

@@ -1,0 +1,192 @@
+"""The wire form of OpenAI's chat completions: what a request says, and how it is sent on.
+
+A request is checked as far as the gateway has to understand it; every other field goes to the
+upstream as it came, and may be refused there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from comity.errors import ComityError
+from comity.records import Message, OptionalTime, Record, Scope
+
+Body = dict[str, Any]
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+_PASSED = ("tool", "function")
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+class Refused(ComityError):
+    """A request that is not answered, in OpenAI's form of an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body: Body = {
+            "error": {"message": message, "type": kind, "param": param, "code": code},
+            **(more or {}),
+        }
+
+
+class Chat(NamedTuple):
+    """A request for a chat completion, as far as it has to be understood."""
+
+    model: str
+    conversation: tuple[Message, ...]
+    """The turns that have text; parts that have none (images, sound) are passed on unread."""
+    stream: bool
+    include_usage: bool
+    given: Scope
+    """What `metadata` says of place, audience and time; the tenant is the key's."""
+    body: Body
+    """The request as it came."""
+
+
+class _Metadata(Record):
+    """What a request's `metadata` may say of the scope: OpenAI allows text values only."""
+
+    comity_place: str = ""
+    comity_audience: str = ""
+    comity_at: OptionalTime = None
+
+
+def read_chat(raw: bytes, headers: Mapping[str, str], tenant: str) -> Chat:
+    """Understand a request. Raises `Refused` (400) and says which field is wrong."""
+    body = _object(raw)
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise Refused(400, "model must be the name of a model", param="model")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "messages must be a list of at least one message", param="messages")
+    conversation = tuple(_turns(messages))
+    if not any(turn.role == "user" for turn in conversation):
+        raise Refused(400, "messages holds no text of a user", param="messages")
+    stream = body.get("stream") or False
+    if not isinstance(stream, bool):
+        raise Refused(400, "stream must be true or false", param="stream")
+    options = body.get("stream_options") or {}
+    return Chat(
+        model=model,
+        conversation=conversation,
+        stream=stream,
+        include_usage=bool(isinstance(options, dict) and options.get("include_usage")),
+        given=_scope(body.get("metadata"), headers, tenant),
+        body=body,
+    )
+
+
+def _object(raw: bytes) -> Body:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Refused(400, "the body must be a JSON object")
+    return body
+
+
+def _turns(messages: Sequence[Any]) -> Iterator[Message]:
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise Refused(400, f"{where} must be an object", param=where)
+        role = message.get("role")
+        if role in _PASSED:
+            continue
+        if not isinstance(role, str) or role not in _ROLES:
+            known = ", ".join((*_ROLES, *_PASSED))
+            raise Refused(400, f"{where}.role must be one of {known}", param=f"{where}.role")
+        if text := text_of(message.get("content"), f"{where}.content"):
+            yield Message.model_validate({"role": _ROLES[role], "content": text})
+
+
+def text_of(content: Any, where: str = "content") -> str:
+    """The text of a message's content: plain, or of its parts. Raises `Refused` for another."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise Refused(400, f"{where} must be text or a list of parts", param=where)
+    texts = []
+    for number, part in enumerate(content):
+        if not isinstance(part, dict):
+            raise Refused(400, f"{where}[{number}] must be an object", param=where)
+        if part.get("type") in _TEXT_PARTS:
+            text = part.get("text", part.get("refusal"))
+            if not isinstance(text, str):
+                raise Refused(400, f"{where}[{number}].text must be text", param=where)
+            texts.append(text)
+    return "\n".join(texts)
+
+
+def _scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
+    """Place, audience and time of the headers or, where they do not say it, of the metadata."""
+    told = metadata if isinstance(metadata, dict) else {}
+    names = ("comity_place", "comity_audience", "comity_at")
+    given = {name: told[name] for name in names if name in told}
+    for name in names:
+        if value := headers.get("x-" + name.replace("_", "-")):
+            given[name] = value
+    try:
+        read = _Metadata.model_validate(given)
+        return Scope(
+            place=read.comity_place,
+            audience=read.comity_audience,
+            at=read.comity_at,
+            tenant=tenant,
+        )
+    except ValueError as error:
+        first = error.errors(include_url=False)[0] if hasattr(error, "errors") else None
+        name = str(first["loc"][0]) if first else "metadata"
+        said = first["msg"] if first else str(error)
+        raise Refused(400, f"{name}: {said}", param=f"metadata.{name}") from error
+
+
+def with_rules(body: Body, system: str) -> Body:
+    """The request with the rules: one system message, in place of all it had, then the turns."""
+    turns = [message for message in body["messages"] if _ROLES.get(message.get("role")) != "system"]
+    return {**body, "messages": [{"role": "system", "content": system}, *turns]}
+
+
+def without_ours(body: Body) -> Body:
+    """The request without what only the gateway reads."""
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict):
+        return body
+    rest = {name: value for name, value in metadata.items() if not name.startswith("comity_")}
+    if rest:
+        return {**body, "metadata": rest}
+    return {name: value for name, value in body.items() if name != "metadata"}
+
+
+def spoken(message: Mapping[str, Any]) -> str:
+    """All text of a choice's message that a user or a tool would get: content and arguments."""
+    parts = [text_of(message.get("content"))]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        parts.append(f"{function.get('name', '')}({function.get('arguments', '')})")
+    if refusal := message.get("refusal"):
+        parts.append(refusal)
+    return "\n".join(part for part in parts if part)

@@ -1,0 +1,185 @@
+"""Rules and decisions over HTTP, with keys that may and may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from comity import Memory, Rule
+from comity.memory.embed import HashEmbedder
+from comity.models.scripted import ScriptedModel
+from comity.serving.app import create_app
+from comity.serving.auth import Role, create_key
+from comity.serving.config import Gateway
+
+QUAY = {"id": "quay/Article 1", "text": "Boats leave the quay by nine.", "place": "CN-SH"}
+
+
+class Api:
+    """The API with a key of each role."""
+
+    def __init__(self, memory: Memory, client: TestClient) -> None:
+        self.memory, self.client = memory, client
+        self._keys: dict[tuple[str, str], str] = {}
+
+    def __call__(
+        self, role: Role, method: str, path: str, *, tenant: str = "default", **more: Any
+    ) -> Any:
+        if (tenant, role) not in self._keys:
+            self._keys[(tenant, role)] = create_key(self.memory, tenant, role).secret
+        headers = {"authorization": f"Bearer {self._keys[(tenant, role)]}"}
+        return self.client.request(method, path, headers=headers, **more)
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add([Rule(id="first", text="Somebody has to begin.")])
+        config = Gateway(approval_above="statute")
+        app = create_app(memory, config, models={"bot": ScriptedModel(["By nine [R1]."])})
+        with TestClient(app) as client:
+            yield Api(memory, client)
+
+
+def test_a_rule_is_added_found_amended_and_repealed(api: Api) -> None:
+    made = api("editor", "POST", "/rules", json={"rules": [QUAY], "note": "new quay"})
+    assert (made.status_code, made.json()["revision"]) == (201, 2)
+    found = api("editor", "GET", "/rules/search", params={"q": "boats", "place": "CN-SH"}).json()
+    assert found[0]["id"] == QUAY["id"]
+    amended = api(
+        "editor",
+        "POST",
+        "/rules/amend",
+        params={"id": QUAY["id"]},
+        json={"changes": {"text": "Boats leave the quay by ten."}},
+    ).json()
+    assert amended["rules"][0]["version"] == 2
+    diff = api("editor", "GET", "/rules/diff", params={"id": QUAY["id"]}).json()
+    assert diff["text"]["new"] == "Boats leave the quay by ten."
+    ended = api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
+    assert ended.json()["rules"][0]["status"] == "repealed"
+    versions = api("editor", "GET", "/rules/history", params={"id": QUAY["id"]}).json()
+    assert [each["rule"]["version"] for each in versions] == [1, 2, 3]
+    listed = api("editor", "GET", "/rules", params={"after": "first"}).json()
+    assert [each["rule"]["id"] for each in listed] == [QUAY["id"]]
+
+
+def test_a_high_rule_waits_for_a_second_person(api: Api) -> None:
+    law = {**QUAY, "authority": "statute"}
+    api("editor", "POST", "/rules", json={"rules": [law]})
+    hidden = api("editor", "GET", "/rules/search", params={"q": "boats", "place": "CN-SH"})
+    assert QUAY["id"] not in [each["id"] for each in hidden.json()]
+    refused = api("editor", "POST", "/rules/approve", params={"id": QUAY["id"]}, json={})
+    assert refused.status_code == 403
+    done = api("approver", "POST", "/rules/approve", params={"id": QUAY["id"]}, json={})
+    assert done.json()["rules"][0]["status"] == "active"
+
+
+def test_an_admin_cannot_approve_what_it_wrote_itself(api: Api) -> None:
+    api("admin", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    refused = api("admin", "POST", "/rules/approve", params={"id": QUAY["id"]}, json={})
+    assert refused.status_code == 403
+    assert "another person" in refused.json()["error"]["message"]
+
+
+def test_an_approved_rule_cannot_be_changed_behind_the_approver(api: Api) -> None:
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    api("approver", "POST", "/rules/approve", params={"id": QUAY["id"]}, json={})
+    amended = api(
+        "editor",
+        "POST",
+        "/rules/amend",
+        params={"id": QUAY["id"]},
+        json={"changes": {"authority": "policy", "text": "Boats may stay."}},
+    ).json()
+    assert amended["rules"][0]["status"] == "draft"
+    again = api(
+        "editor",
+        "POST",
+        "/rules/amend",
+        params={"id": QUAY["id"]},
+        json={"changes": {"status": "active"}},
+    ).json()
+    assert again["rules"][0]["status"] == "draft"
+    repealed = api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
+    assert repealed.status_code == 403
+
+
+def test_decisions_are_listed_verified_replayed_and_traced_to_rules(api: Api) -> None:
+    api("editor", "POST", "/rules", json={"rules": [QUAY]})
+    body = {
+        "model": "bot",
+        "messages": [{"role": "user", "content": "When do boats leave?"}],
+        "metadata": {"comity_place": "CN-SH"},
+    }
+    told = api("client", "POST", "/v1/chat/completions", json=body).json()["comity"]
+    (decision,) = api("auditor", "GET", "/decisions").json()
+    assert decision["id"] == told["decision"]
+    assert api("auditor", "GET", "/decisions", params={"after": decision["id"]}).json() == []
+    assert api("auditor", "GET", "/decisions/verify").json()["decisions"] == 1
+    (one,) = api("auditor", "GET", "/decisions/affected", params={"id": QUAY["id"]}).json()
+    assert one["decision"] == decision["id"]
+    assert one["part"] == ["cited", "kept"]
+    api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
+    where = {"id": decision["id"]}
+    assert api("auditor", "GET", "/decisions/replay", params=where).json()["same"] is True
+    assert api("auditor", "GET", "/decisions/show", params=where).json() == decision
+
+
+def test_what_is_coming_is_told(api: Api) -> None:
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "valid_from": "2999-01-01"}]})
+    span = {"since": "2998-12-31", "until": "2999-02-01"}
+    (change,) = api("editor", "GET", "/rules/upcoming", params=span).json()
+    assert (change["kind"], change["after"]["id"]) == ("begins", QUAY["id"])
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "path"),
+    [
+        ("client", "GET", "/rules"),
+        ("client", "GET", "/decisions"),
+        ("editor", "GET", "/decisions"),
+        ("auditor", "POST", "/rules/repeal?id=first"),
+        ("auditor", "POST", "/v1/chat/completions"),
+        ("approver", "POST", "/rules/amend?id=first"),
+    ],
+)
+def test_a_role_may_do_its_own_things_alone(api: Api, role: Role, method: str, path: str) -> None:
+    bodies = {"/rules/amend?id=first": {"changes": {"text": "x"}}}
+    told = api(role, method, path, json=bodies.get(path, {}))
+    assert told.status_code == 403
+    assert told.json()["error"]["code"] == "forbidden"
+
+
+def test_another_tenants_rules_and_decisions_are_not_there(api: Api) -> None:
+    api.memory.add([Rule(id="theirs", text="Of another house.", tenant="acme")])
+    shown = api("admin", "GET", "/rules").json()
+    assert "theirs" not in [each["rule"]["id"] for each in shown]
+    missing = api("admin", "GET", "/rules/history", params={"id": "theirs"})
+    assert missing.status_code == 404
+    smuggled = api("admin", "POST", "/rules", json={"rules": [{**QUAY, "tenant": "acme"}]})
+    assert smuggled.json()["rules"][0]["tenant"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"rules": []}, 422),
+        ({"rules": [{"id": "x"}]}, 422),
+        ({"rules": [{"id": "x", "text": "y", "place": "QQ-QQ"}]}, 400),
+        ({"rules": [{"id": "first", "text": "again"}]}, 400),
+        ({"rules": [{"id": "x", "text": "y", "check": {"must_match": "("}}]}, 400),
+    ],
+)
+def test_a_bad_rule_changes_nothing_and_says_why(api: Api, body: Any, status: int) -> None:
+    told = api("editor", "POST", "/rules", json=body)
+    assert told.status_code == status
+    assert api.memory.revision == 1
+
+
+def test_the_api_describes_itself(api: Api) -> None:
+    paths = api.client.get("/openapi.json").json()["paths"]
+    assert {"/rules", "/rules/upcoming", "/decisions/affected"} <= set(paths)
