@@ -173,7 +173,7 @@ def _overhead(items: Sequence[Item]) -> Iterator[Measure]:
             value=round(share, 4),
             unit="share",
             goal="< 0.02",
-            note="time beside the model's (scope, search, ruling, prompt, record) over the model's",
+            note="time beside the model's (scope, search, ruling, prompt) over the model's",
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from benchmarks.report import README, RESULTS, Measure, with_table
 
-ASKED_FOR = {
+RETRIEVAL = {
     *(
         f"{name}.{figure}"
         for name in ("law", "company")
@@ -17,13 +18,24 @@ ASKED_FOR = {
 }
 
 
-def test_the_page_shows_the_table_of_the_results() -> None:
+_GOLD = ("a_law", "a_professional_morality")
+_SETS = (*_GOLD, "h_law", "h_basic_morality", "h_social_morality")
+EXAMS = {
+    *(f"{name}.{figure}" for name in _SETS for figure in ("base", "comity", "gain_points")),
+    *(f"{name}.{figure}" for name in _GOLD for figure in ("oracle", "oracle_gap_points")),
+    *("generation.survived_share", "harness.overhead_share"),
+}
+
+
+@pytest.mark.parametrize("name", ["retrieval", "exams"])
+def test_the_page_shows_the_table_of_the_results(name: str) -> None:
     page = README.read_text(encoding="utf-8")
-    assert with_table(page, "retrieval") == page
+    assert with_table(page, name) == page
 
 
-def test_the_results_hold_every_measure_with_its_machine() -> None:
-    rows = json.loads((RESULTS / "retrieval.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "asked_for"), [("retrieval", RETRIEVAL), ("exams", EXAMS)])
+def test_the_results_hold_every_measure_with_its_machine(name: str, asked_for: set[str]) -> None:
+    rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     measures = [Measure.model_validate(row) for row in rows]
-    assert {measure.measure for measure in measures} >= ASKED_FOR
+    assert {measure.measure for measure in measures} >= asked_for
     assert all(measure.machine for measure in measures)
