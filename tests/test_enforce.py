@@ -6,6 +6,7 @@ import pytest
 
 from comity import Aligner, Answer, Memory, Options, Rule
 from comity.alignment.decisions import verify
+from comity.cli.decisions import remarks
 from comity.errors import ModelError
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Enforcement, Request
@@ -216,3 +217,12 @@ async def test_what_left_before_a_reader_went_is_recorded(memory: Memory) -> Non
 def memory_with_rule(memory: Memory) -> Memory:
     memory.add([Rule(id="kind", text="Be kind.")])
     return memory
+
+
+async def test_a_window_stopped_by_a_revising_rule_names_it_as_well(memory: Memory) -> None:
+    memory.add([doses("revise")])
+    answer = await ask(memory, ScriptedModel(["Fine. Take 20 mg."]), release="window")
+    assert answer.decision.withheld
+    assert "Chat Policy Section 2" in answer.text
+    (remark,) = remarks(answer.decision)
+    assert remark == "the answer was withheld, for it broke doses@1"

@@ -463,9 +463,39 @@ def test_a_span_tells_the_decision_and_its_findings(running: Running, stream: bo
     telemetry.trace_with(provider)
     told = ask(running.sdk(), stream=stream)
     _ = list(told) if stream else told
+    for _ in range(200):  # a stream's span ends after its last event
+        if exported.get_finished_spans():
+            break
+        threading.Event().wait(0.02)
     (span,) = exported.get_finished_spans()
     assert span.name == "chat bot"
     assert span.attributes is not None
     (decision,) = running.memory.store.decisions("default")
     assert span.attributes["comity.decision.id"] == decision.id
     assert [event.name for event in span.events] == ["gen_ai.evaluation.result"]
+
+
+@MODES
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dose", ["9 mg", "none"])
+def test_a_tool_call_behind_text_gets_the_same_verdict_in_a_stream(
+    running: Running, stream: bool, dose: str
+) -> None:
+    call = {**CALL, "function": {"name": "give", "arguments": json.dumps({"d": dose})}}
+    running.upstream.says = lambda body: {"content": "I will. See below", "tool_calls": [call]}
+    try:
+        told = ask(running.sdk(), "How much?", stream=stream)
+        if stream:
+            deltas = [chunk.choices[0].delta for chunk in told]
+            calls = [call for delta in deltas for call in delta.tool_calls or ()]
+            text = "".join(delta.content or "" for delta in deltas)
+        else:
+            message = told.choices[0].message
+            calls, text = message.tool_calls or [], message.content
+    except BadRequestError:
+        calls, text = [], ""
+    (decision,) = running.memory.store.decisions("default")
+    kept_back = dose == "9 mg" and decision.release != "observe"
+    assert decision.withheld == kept_back
+    assert bool(calls) != kept_back
+    assert kept_back or text == "I will. See below"

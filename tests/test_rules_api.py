@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from comity import Memory, Rule
+from comity.errors import SettingsError
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.serving.app import create_app
@@ -183,3 +184,11 @@ def test_a_bad_rule_changes_nothing_and_says_why(api: Api, body: Any, status: in
 def test_the_api_describes_itself(api: Api) -> None:
     paths = api.client.get("/openapi.json").json()["paths"]
     assert {"/rules", "/rules/upcoming", "/decisions/affected"} <= set(paths)
+
+
+def test_a_rank_that_the_memory_does_not_know_stops_the_start() -> None:
+    with (
+        Memory.open("sqlite://", embedder=HashEmbedder(8)) as memory,
+        pytest.raises(SettingsError, match="no rank 'king'"),
+    ):
+        create_app(memory, Gateway(approval_above="king"))

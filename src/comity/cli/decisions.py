@@ -116,12 +116,11 @@ def _say(memory: Memory, decision: Decision) -> None:
 def remarks(decision: Decision) -> Iterator[str]:
     """What to tell of an answer: that it is not whole, or cites what it was not given."""
     if decision.withheld:
-        yield f"the answer was withheld, for it broke {', '.join(_broken(decision, 'block'))}"
+        yield f"the answer was withheld, for it broke {_broken(decision)}"
     elif decision.finish_reason in _CUT:
         yield _CUT[decision.finish_reason]
     if decision.disclosed:
-        broken = ", ".join(_broken(decision, "block", "revise"))
-        yield f"the answer had left when its checks found that it breaks {broken}"
+        yield f"the answer had left when its checks found that it breaks {_broken(decision)}"
     if decision.unknown_marks:
         yield _strangers(decision.unknown_marks)
 
@@ -149,12 +148,13 @@ def _released(decision: Decision) -> int:
     return texts.index(decision.answer) + 1
 
 
-def _broken(decision: Decision, *enforcements: str) -> list[str]:
-    return [
+def _broken(decision: Decision) -> str:
+    """The rules with a consequence that the answer broke."""
+    return ", ".join(
         f"{finding.rule}@{finding.version}"
         for finding in decision.findings
-        if finding.outcome == "violated" and finding.enforcement in enforcements
-    ]
+        if finding.outcome == "violated" and finding.enforcement != "advise"
+    )
 
 
 def _strangers(marks: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from comity.errors import (
     ModelTimeout,
     NotFound,
     RuleError,
+    SettingsError,
     StoreError,
 )
 from comity.memory.memory import Memory
@@ -59,6 +60,9 @@ def create_app(
 
     `models` are served by this process itself, by the name that clients ask for.
     """
+    if config.approval_above not in ("", *memory.authorities):
+        known = ", ".join(memory.authorities)
+        raise SettingsError(f"approval_above: no rank {config.approval_above!r}: known are {known}")
     served = _Served(memory, config, options, judge, models or {})
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -69,7 +69,7 @@ class Completions:
                         if streamed.all_stopped:
                             break
             for index, choice in sorted(streamed.choices.items()):
-                for part in choice.gate.finish():
+                for part in choice.close():
                     yield streamed.event(index, {"content": part})
                 message, finish = choice.message(), choice.finish or "stop"
                 answer = await self._settle(
@@ -159,7 +159,30 @@ class _StreamedChoice:
         self.finish = ""
         self.content: list[str] = []
         self.calls: dict[int, Body] = {}
+        self.sent = ""
         self.recorded = False
+
+    def take(self, piece: str) -> Iterator[str]:
+        """What of the content may leave after one more piece of it."""
+        self.content.append(piece)
+        for part in self.gate.take(piece):
+            self.sent += part
+            yield part
+
+    def close(self) -> Iterator[str]:
+        """What more of the content may leave at the end, when the tool calls are whole, too.
+
+        They go through the gate behind the content, as they do in a plain answer.
+        """
+        content = "".join(self.content)
+        if self.calls and not self.gate.stopped_by:
+            for _ in self.gate.take(spoken(self.message())[len(content) :]):
+                pass
+        for _ in self.gate.finish():
+            pass
+        if part := self.gate.released[: len(content)][len(self.sent) :]:
+            self.sent += part
+            yield part
 
     def message(self) -> Body:
         """The whole message."""
@@ -220,8 +243,7 @@ class _Streamed:
             if not held.gate.release:
                 events.append(self.event(index, {"tool_calls": [call]}))
         if piece := delta.get("content"):
-            held.content.append(piece)
-            events += [self.event(index, {"content": part}) for part in held.gate.take(piece)]
+            events += [self.event(index, {"content": part}) for part in held.take(piece)]
         return events
 
     def event(
@@ -236,7 +258,7 @@ class _Streamed:
         held = self.choices[index]
         events = []
         content = message.get("content") or ""
-        if rest := content.removeprefix(held.gate.released):
+        if rest := content.removeprefix(held.sent):
             events.append(self.event(index, {"content": rest}))
         calls = message.get("tool_calls")
         if calls and held.gate.release:
@@ -269,7 +291,7 @@ def refused(answer: Answer) -> Refused:
     rules = [
         f"{finding.rule}@{finding.version}"
         for finding in answer.decision.findings
-        if finding.outcome == "violated" and finding.enforcement == "block"
+        if finding.outcome == "violated" and finding.enforcement != "advise"
     ]
     return Refused(
         400,
