@@ -56,6 +56,13 @@ class Completions:
 
     async def stream(self, chat: Chat) -> AsyncGenerator[bytes]:
         """The answer as server-sent events; each choice's last one has its decision."""
+        async with aclosing(self.chunks(chat)) as chunks:
+            async for chunk in chunks:
+                yield _event(chunk)
+        yield b"data: [DONE]\n\n"
+
+    async def chunks(self, chat: Chat) -> AsyncGenerator[Body]:
+        """The answer as `chat.completion.chunk` objects; each choice's last has its decision."""
         watch = Stopwatch()
         case, sent = await self._prepared(chat, watch)
         sent = {**sent, "stream_options": {"include_usage": True}}
@@ -64,27 +71,26 @@ class Completions:
             with watch("model"):
                 async with aclosing(self._backend.stream(sent)) as chunks:
                     async for chunk in chunks:
-                        for event in streamed.take(chunk):
-                            yield event
+                        for released in streamed.take(chunk):
+                            yield released
                         if streamed.all_stopped:
                             break
             for index, choice in sorted(streamed.choices.items()):
                 for part in choice.close():
-                    yield streamed.event(index, {"content": part})
+                    yield streamed.chunk(index, {"content": part})
                 message, finish = choice.message(), choice.finish or "stop"
                 answer = await self._settle(
                     case, sent, message, choice.gate, finish, streamed.usage, watch
                 )
                 choice.recorded = True
-                for event in streamed.end(index, answer, message):
-                    yield event
+                for released in streamed.end(index, answer, message):
+                    yield released
         finally:
             for choice in streamed.choices.values():
                 if not choice.recorded:
                     self._aligner.abandon(case, choice.gate, watch)
         if chat.include_usage and streamed.usage:
-            yield streamed.usage_event()
-        yield b"data: [DONE]\n\n"
+            yield streamed.usage_chunk()
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
         case = await asyncio.to_thread(self._aligner.prepare, chat.conversation, chat.given, watch)
@@ -217,60 +223,60 @@ class _Streamed:
         """Whether nothing of any choice can leave any more."""
         return bool(self.choices) and all(c.gate.stopped_by for c in self.choices.values())
 
-    def take(self, chunk: Body) -> list[bytes]:
-        """The events that may leave after one more chunk."""
+    def take(self, chunk: Body) -> list[Body]:
+        """The chunks that may leave after one more chunk."""
         if not self._head:
             self._head = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         self.usage = chunk.get("usage") or self.usage
-        events: list[bytes] = []
+        chunks: list[Body] = []
         for choice in chunk.get("choices") or ():
             index = int(choice.get("index") or 0)
             delta = choice.get("delta") or {}
             if index not in self.choices:
                 self.choices[index] = _StreamedChoice(self._aligner.gate(self._case))
-                events.append(self.event(index, {"role": "assistant", "content": ""}))
+                chunks.append(self.chunk(index, {"role": "assistant", "content": ""}))
             held = self.choices[index]
             held.finish = choice.get("finish_reason") or held.finish
-            events += self._taken(index, held, delta)
-        return events
+            chunks += self._taken(index, held, delta)
+        return chunks
 
-    def _taken(self, index: int, held: _StreamedChoice, delta: Body) -> list[bytes]:
+    def _taken(self, index: int, held: _StreamedChoice, delta: Body) -> list[Body]:
         if held.gate.stopped_by:
             return []
-        events = []
+        chunks = []
         for call in delta.get("tool_calls") or ():
             held.add_call(call)
             if not held.gate.release:
-                events.append(self.event(index, {"tool_calls": [call]}))
+                chunks.append(self.chunk(index, {"tool_calls": [call]}))
         if piece := delta.get("content"):
-            events += [self.event(index, {"content": part}) for part in held.take(piece)]
-        return events
+            chunks += [self.chunk(index, {"content": part}) for part in held.take(piece)]
+        return chunks
 
-    def event(
+    def chunk(
         self, index: int, delta: Body, finish: str | None = None, more: Body | None = None
-    ) -> bytes:
+    ) -> Body:
         """One chunk of a choice."""
         choice = {"index": index, "delta": delta, "finish_reason": finish, **(more or {})}
-        return _event({**self._head, "choices": [choice]})
+        return {**self._head, "choices": [choice]}
 
-    def end(self, index: int, answer: Answer, message: Body) -> list[bytes]:
+    def end(self, index: int, answer: Answer, message: Body) -> list[Body]:
         """What had to wait for the checks, and the end of a choice with its decision."""
         held = self.choices[index]
-        events = []
+        chunks = []
         content = message.get("content") or ""
         if rest := content.removeprefix(held.sent):
-            events.append(self.event(index, {"content": rest}))
+            chunks.append(self.chunk(index, {"content": rest}))
         calls = message.get("tool_calls")
         if calls and held.gate.release:
             numbered = [{"index": at, **call} for at, call in enumerate(calls)]
-            events.append(self.event(index, {"tool_calls": numbered}))
+            chunks.append(self.chunk(index, {"tool_calls": numbered}))
         withheld = answer.decision.withheld
         finish = "content_filter" if withheld else held.finish or "stop"
-        return [*events, self.event(index, {}, finish, {"comity": ours(answer)})]
+        return [*chunks, self.chunk(index, {}, finish, {"comity": ours(answer)})]
 
-    def usage_event(self) -> bytes:
+    def usage_chunk(self) -> Body:
         """The chunk without choices that says what was used."""
-        return _event({**self._head, "choices": [], "usage": self.usage})
+        return {**self._head, "choices": [], "usage": self.usage}
 
 
 def ours(answer: Answer) -> Body:
