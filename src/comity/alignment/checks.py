@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from comity.alignment.cite import cite
+from comity.alignment.cite import unknown_marks
 from comity.alignment.judge import Judgement, criterion_of, judge
 from comity.errors import ModelError
 from comity.memory.patterns import compiled
@@ -145,7 +145,7 @@ def _judged(
 
 
 def _citations(answer: str, given: Sequence[Rule]) -> Iterator[Finding]:
-    for mark in cite(answer, given).unknown:
+    for mark in unknown_marks(answer, len(given)):
         reason = f"the answer cites {mark}, and was given {len(given)} rules"
         yield Finding(rule=mark, version=0, outcome="violated", by="code", reason=reason)
 

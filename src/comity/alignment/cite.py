@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from comity.memory.lexical import words
@@ -41,18 +42,26 @@ def cite(text: str, rules: Sequence[Rule]) -> Cited:
     so does one that names its document and article.
     """
     found: dict[int, Citation] = {}
-    unknown: list[str] = []
-    for mark in _marks(text):
-        for name in re.findall(_NUMBER, mark[1]):
-            number = int(name.removeprefix("R"))
-            if not 1 <= number <= len(rules):
-                unknown.append(f"[{name}]")
-            elif number not in found:
-                found[number] = citation(number, rules[number - 1], mark.span(), "mark")
+    for number, span in _marked(text):
+        if 1 <= number <= len(rules) and number not in found:
+            found[number] = citation(number, rules[number - 1], span, "mark")
     if not found:
         guesses = [*_by_name(text, rules), *_by_words(text, rules)]
         found = {each.number: each.citation for each in reversed(guesses)}
-    return Cited(tuple(sorted(found.values(), key=_start)), tuple(dict.fromkeys(unknown)))
+    return Cited(tuple(sorted(found.values(), key=_start)), unknown_marks(text, len(rules)))
+
+
+def unknown_marks(text: str, given: int) -> tuple[str, ...]:
+    """The marks of an answer that name none of the `given` rules, each once."""
+    marks = (name for mark in _marks(text) for name in re.findall(_NUMBER, mark[1]))
+    unknown = (name for name in marks if not 1 <= int(name.removeprefix("R")) <= given)
+    return tuple(dict.fromkeys(f"[{name}]" for name in unknown))
+
+
+def _marked(text: str) -> Iterator[tuple[int, tuple[int, int]]]:
+    for mark in _marks(text):
+        for name in re.findall(_NUMBER, mark[1]):
+            yield int(name.removeprefix("R")), mark.span()
 
 
 def _marks(text: str) -> list[re.Match[str]]:
@@ -86,7 +95,7 @@ class _Numbered(NamedTuple):
 def _by_name(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
     """The rules whose document and article an answer names together."""
     for number, rule in enumerate(rules, start=1):
-        if not (rule.title and rule.article):
+        if not (rule.title and rule.article and rule.article in text):
             continue
         titles = "|".join(map(re.escape, (rule.title, rule.title.split(" > ")[0])))
         name = re.search(rf"(?:{titles})[\s,，》]*{re.escape(rule.article)}(?![\d之])", text)
@@ -100,11 +109,10 @@ def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
     A number in the sentence must stand in the rule: an answer with another hour or amount does
     not repeat it.
     """
-    known = [_said(f"{rule.heading} {rule.text}") for rule in rules]
-    for sentence in _SENTENCE.finditer(text):
-        said = _said(_MARK.sub(" ", sentence[0]))
-        if len(said.words) < _FEWEST:
-            continue
+    sentences = [(each, _said(_MARK.sub(" ", each[0]))) for each in _SENTENCE.finditer(text)]
+    long = [(each, said) for each, said in sentences if len(said.words) >= _FEWEST]
+    known = [_said_by_rule(f"{rule.heading} {rule.text}") for rule in rules] if long else []
+    for sentence, said in long:
         shares = [
             (len(said.words & rule.words) / len(said.words), -place)
             for place, rule in enumerate(known)
@@ -126,6 +134,11 @@ def _said(text: str) -> _Said:
     said = frozenset(words(text))
     figures = {word for word in said if any(map(str.isdigit, word))}
     return _Said(said, frozenset(figures.union(_SPELLED.findall(text.lower()))))
+
+
+@lru_cache(4096)
+def _said_by_rule(text: str) -> _Said:
+    return _said(text)  # the same rules are given to many answers
 
 
 def _start(cited: Citation) -> int:
