@@ -310,6 +310,9 @@ class Decision(Record):
     made_at: Time = Field(description="When it was recorded.")
     revision: int = Field(ge=0, description="Revision of the memory that was in force.")
     scope: Scope = Field(description="For whom, where and when.")
+    at_given: bool = Field(
+        False, description="Whether the time of the facts was stated; else it is that of asking."
+    )
     question: str = Field(description="The user's words.")
     hits: tuple[RuleRef, ...] = Field((), description="What search found.")
     kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")

@@ -63,6 +63,7 @@ class Case(Record):
 
     conversation: tuple[Message, ...] = Field(description="All turns, as they were given.")
     scope: Scope = Field(description="For whom, where and when.")
+    at_given: bool = Field(False, description="Whether the caller stated the time of the facts.")
     found: Found = Field(description="What search found.")
     ruling: Ruling = Field(description="The rules in force, and what gave way.")
     prompt: Prompt = Field(description="What the model is sent.")
@@ -186,7 +187,12 @@ class Aligner:
                 language=prompt_language(turns[-1]),
             )
         return Case(
-            conversation=conversation, scope=scope, found=found, ruling=ruling, prompt=prompt
+            conversation=conversation,
+            scope=scope,
+            at_given=given.at is not None,
+            found=found,
+            ruling=ruling,
+            prompt=prompt,
         )
 
     def gate(self, case: Case) -> Gate:
@@ -284,6 +290,7 @@ class Aligner:
             made_at=self.memory.clock(),
             revision=case.found.revision,
             scope=case.scope,
+            at_given=case.at_given,
             question=_query(case.conversation),
             hits=tuple(
                 RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
