@@ -22,6 +22,7 @@ from comity.errors import (
     StoreError,
 )
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
+from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
 from comity.memory.store import (
     AccessKey,
     Change,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_MS = 30_000
 _ROWS_AT_ONCE = 10_000
+_Values = tuple[Any, ...] | dict[str, Any]
 
 
 class SqliteStore:
@@ -207,7 +209,21 @@ class SqliteStore:
             (tenant, until),
         )
 
-    def _stored(self, clause: str, values: tuple[Any, ...]) -> Iterator[StoredRule]:
+    def page(
+        self,
+        tenant: str,
+        chosen: RuleFilter,
+        *,
+        after: str = "",
+        limit: int = 100,
+        as_of: int | None = None,
+    ) -> list[StoredRule]:
+        """As in `Store`."""
+        until = self.revision() if as_of is None else as_of
+        query = rule_page(tenant, chosen, after=after, limit=limit, until=until)
+        return list(self._stored(*query))
+
+    def _stored(self, clause: str, values: _Values) -> Iterator[StoredRule]:
         query = (
             "SELECT rule.row, rule.revision, rule.record, revision.made_at FROM rule "
             f"JOIN revision ON revision.number = rule.revision {clause}"
@@ -305,6 +321,22 @@ class SqliteStore:
             raise NotFound(f"no decision {decision_id!r}: comity decisions list shows them")
         return _read_decision(found[1], found[0])
 
+    def decision_page(
+        self, tenant: str, chosen: DecisionFilter, *, after: str = "", limit: int = 100
+    ) -> list[Decision]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            behind = _rows(
+                connection,
+                "SELECT number FROM decision WHERE tenant = ? AND id = ?",
+                (tenant, after),
+            )
+            if after and not behind:
+                raise NotFound(f"no decision {after!r} to go on after")
+            number = behind[0][0] if behind else 0
+            found = _rows(connection, *decision_page(tenant, chosen, after=number, limit=limit))
+        return [self.decision(tenant, name) for (name,) in found]
+
     def add_key(self, key: AccessKey) -> None:
         """As in `Store`."""
         with self._writing() as connection:
@@ -382,9 +414,7 @@ def _use_wal(connection: apsw.Connection) -> None:
         return
 
 
-def _rows(
-    connection: apsw.Connection, query: str, values: tuple[Any, ...]
-) -> list[tuple[Any, ...]]:
+def _rows(connection: apsw.Connection, query: str, values: _Values) -> list[tuple[Any, ...]]:
     return connection.execute(query, values).fetchall()
 
 

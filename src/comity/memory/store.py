@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
 from comity.records import Decision, OptionalTime, Record, Rule, Time
+
+if TYPE_CHECKING:
+    from comity.memory.pages import DecisionFilter, RuleFilter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,6 +117,17 @@ class Store(Protocol):
     def latest(self, tenant: str, as_of: int | None = None) -> Iterator[StoredRule]:
         """The newest version of each rule of a tenant, in order of id, drafts included."""
 
+    def page(
+        self,
+        tenant: str,
+        chosen: RuleFilter,
+        *,
+        after: str = "",
+        limit: int = 100,
+        as_of: int | None = None,
+    ) -> list[StoredRule]:
+        """Of what `latest` gives, the first rules of a filter whose ids come after one."""
+
     def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
         """A tenant's rule versions of later revisions, oldest first."""
 
@@ -135,6 +149,14 @@ class Store(Protocol):
 
     def decision(self, tenant: str, decision_id: str) -> Decision:
         """One decision. Raises `NotFound`."""
+
+    def decision_page(
+        self, tenant: str, chosen: DecisionFilter, *, after: str = "", limit: int = 100
+    ) -> list[Decision]:
+        """The first decisions of a filter, oldest first, behind the one with the id `after`.
+
+        Raises `NotFound` for an unknown one.
+        """
 
     def add_key(self, key: AccessKey) -> None:
         """Keep a key of the gateway."""
