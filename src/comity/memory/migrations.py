@@ -101,5 +101,41 @@ CREATE TABLE access_key (
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_CREATE + _APPEND_ONLY + _NEVER_REPLACED, _KEYS_OF_THE_GATEWAY)
+_PAIRS_OF_RULES = """
+CREATE TABLE judged_pair (
+    tenant  TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    one     TEXT NOT NULL,
+    other   TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    decided TEXT NOT NULL DEFAULT '',
+    record  TEXT NOT NULL,
+    PRIMARY KEY (tenant, id)
+) STRICT;
+CREATE INDEX suspicion ON judged_pair (tenant, one, other)
+WHERE verdict = 'contradict' AND decided <> 'dismissed';
+
+CREATE TABLE pair_decision (
+    number         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant         TEXT NOT NULL,
+    pair           TEXT NOT NULL,
+    decided        TEXT NOT NULL,
+    author         TEXT NOT NULL,
+    note           TEXT NOT NULL,
+    made_at        INTEGER NOT NULL,
+    winner         TEXT NOT NULL,
+    winner_version INTEGER NOT NULL
+) STRICT;
+CREATE INDEX decisions_of_a_pair ON pair_decision (tenant, pair);
+CREATE TRIGGER pair_decision_is_never_updated BEFORE UPDATE ON pair_decision
+BEGIN SELECT RAISE(ABORT, 'pair_decision is append-only'); END;
+CREATE TRIGGER pair_decision_is_never_deleted BEFORE DELETE ON pair_decision
+BEGIN SELECT RAISE(ABORT, 'pair_decision is append-only'); END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _CREATE + _APPEND_ONLY + _NEVER_REPLACED,
+    _KEYS_OF_THE_GATEWAY,
+    _PAIRS_OF_RULES,
+)
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from comity.errors import (
 )
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
+from comity.memory.sqlite_pairs import SqlitePairs
 from comity.memory.store import (
     AccessKey,
     Change,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_MS = 30_000
 _ROWS_AT_ONCE = 10_000
+_ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _Values = tuple[Any, ...] | dict[str, Any]
 
 
@@ -59,7 +61,9 @@ class SqliteStore:
         self._local = threading.local()
         self._connections: list[apsw.Connection] = []
         self._lock = threading.RLock()
+        self._read: dict[int, StoredRule] = {}
         self._shared = self._connect() if path is None else None
+        self.pairs = SqlitePairs(self._reading, self._writing)
         with _translated(path):
             self._migrate()
 
@@ -180,16 +184,22 @@ class SqliteStore:
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """As in `Store`."""
-        found = {
-            stored.row: stored
-            for stored in self._stored(
-                "WHERE rule.row IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),)
-            )
-        }
-        missing = next((row for row in rows if row not in found), None)
+        known = {row: self._read[row] for row in rows if row in self._read}
+        unread = [row for row in rows if row not in known]
+        if unread:
+            clause = "WHERE rule.row IN (SELECT value FROM json_each(?))"
+            known |= {stored.row: stored for stored in self._stored(clause, (json.dumps(unread),))}
+            self._keep(known)
+        missing = next((row for row in unread if row not in known), None)
         if missing is not None:
             raise NotFound(f"{self.path}: the book of record has no row {missing}")
-        return [found[row] for row in rows]
+        return [known[row] for row in rows]
+
+    def _keep(self, read: Mapping[int, StoredRule]) -> None:
+        with self._lock:
+            if len(self._read) + len(read) > _ROWS_KEPT:
+                self._read = {}
+            self._read.update(read)
 
     def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
         """As in `Store`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
+from comity.memory.pairs import PairBook
 from comity.records import Decision, OptionalTime, Record, Rule, Time
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class Store(Protocol):
     Every method raises `StoreError` (or `MemoryDamaged`, `MemoryFull`) when the storage fails;
     a failed `commit` or `append_decision` has changed nothing.
     """
+
+    @property
+    def pairs(self) -> PairBook:
+        """What judges and owners said of pairs of rules."""
 
     def identity(self) -> str:
         """A name that no other memory has, given when this one was made."""
