@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -348,6 +348,37 @@ class Memory:
         given = {"status": "repealed", "valid_from": at or now, "valid_to": None}
         return self._succeed("repeal", old, given, author=author, note=note)
 
+    def propose_repeal(
+        self,
+        rule_id: str,
+        *,
+        at: datetime | None = None,
+        tenant: str = DEFAULT_TENANT,
+        author: str = "",
+        note: str = "",
+    ) -> Rule:
+        """Draft the end of a rule, now or at another moment, for somebody else to approve.
+
+        The draft is the version that holds until then, with that moment as its `valid_to`.
+        Raises `RuleError` where there is nothing to end.
+        """
+        return self.write_one("repeal", self.ending(rule_id, at, tenant), author, note)
+
+    def ending(self, rule_id: str, at: datetime | None, tenant: str = DEFAULT_TENANT) -> Rule:
+        """The draft of `propose_repeal`, not yet written."""
+        versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
+        now = self.clock()
+        end = at or now
+        held = in_force(versions, end - timedelta(microseconds=1))
+        since = held.valid_from if held else None
+        if held is None and not in_force(versions, now):
+            held, end = next(reversed(due(versions, now)), None), now
+        if held is None:
+            raise RuleError(f"rule {rule_id!r} is not in force then: there is nothing to repeal")
+        given = {name: getattr(held, name) for name in Rule.model_fields if name not in FIXED}
+        ends = {"status": "draft", "valid_from": since, "valid_to": end}
+        return succeed(versions[-1], given | ends)
+
     def approve(
         self,
         rule_ids: str | Iterable[str],
@@ -359,7 +390,8 @@ class Memory:
         """Put one draft or several in force as one revision: all of them, or none.
 
         A draft keeps the validity that it states, but one that amends a rule starts now at the
-        earliest: until it was approved the earlier version held.
+        earliest: until it was approved the earlier version held. One whose validity has ended by
+        then repeals the rule.
         """
         names = [rule_ids] if isinstance(rule_ids, str) else list(dict.fromkeys(rule_ids))
         new = [self.checked(self._approved(name, tenant)) for name in names]
@@ -373,6 +405,8 @@ class Memory:
         since = draft.valid_from
         if newest_undrafted(versions) and (since is None or since < self.clock()):
             since = self.clock()
+        if draft.valid_to and since and draft.valid_to <= since:
+            return succeed(draft, {"status": "repealed", "valid_from": since, "valid_to": None})
         return succeed(draft, {"status": "active", "valid_from": since})
 
     def reject(
@@ -390,8 +424,12 @@ class Memory:
     def _succeed(
         self, kind: str, old: Rule, changes: Mapping[str, Any], *, author: str, note: str
     ) -> Rule:
-        new = self.checked(succeed(old, changes))
-        self.write(kind, [new], tenant=old.tenant, author=author, note=note)
+        return self.write_one(kind, succeed(old, changes), author, note)
+
+    def write_one(self, kind: str, version: Rule, author: str = "", note: str = "") -> Rule:
+        """Commit one new version as a revision, and return it as it is held."""
+        new = self.checked(version)
+        self.write(kind, [new], tenant=new.tenant, author=author, note=note)
         return new
 
 
