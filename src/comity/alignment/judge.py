@@ -9,14 +9,13 @@ judge is measured by `judge_check.py`.
 from __future__ import annotations
 
 import asyncio
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from comity.alignment.compose import prompt_language
+from comity.alignment.material import as_material, words_in
 from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelError, ModelMissing
 from comity.models.chat import ChatModel, complete
@@ -144,12 +143,12 @@ def judge_request(
     words = _words(language)
     labels = _labels(len(criteria))
     parts = [
-        words["question"].format(question=_data(question)),
+        words["question"].format(question=as_material(question)),
         *(
-            words["criterion"].format(label=label, text=_data(criterion.text))
+            words["criterion"].format(label=label, text=as_material(criterion.text))
             for label, criterion in zip(labels, criteria, strict=True)
         ),
-        words["answer"].format(answer=_data(answer)),
+        words["answer"].format(answer=as_material(answer)),
         words["request"].format(labels=", ".join(labels)),
     ]
     return Request(
@@ -191,16 +190,6 @@ def _schema(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-# Marks with which models part the turns of a conversation; some servers obey them in any text.
-_TURN_MARK = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])")
-
-
-def _data(text: str) -> str:
-    """Text as material: no line of it can pass for a line of the prompt, no mark for a turn."""
-    harmless = _TURN_MARK.sub(lambda mark: f"{mark[0]} ", text)
-    return "\n".join(f"| {line}" for line in harmless.splitlines())
-
-
 def _read(text: str, count: int) -> list[_Judged]:
     """The judge's verdicts, in the order of the criteria. Raises `ValueError` off the schema."""
     try:
@@ -224,17 +213,10 @@ def _outcome(name: str, judged: _Judged, answer: str) -> Outcome:
 
 
 def _quotation_problem(judged: _Judged, answer: str) -> str:
-    quoted = _compared(judged.quotation)
+    quoted = words_in(judged.quotation)
     if not quoted:
         return "" if judged.verdict == "not_applicable" else "there is no quotation"
-    return "" if quoted in _compared(answer) else "the quotation is not in the answer"
-
-
-def _compared(text: str) -> str:
-    """The words of a text, between blanks: without marks, in one case and width of letters."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    words = re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", plain)
-    return f" {' '.join(words)} " if words else ""
+    return "" if quoted in words_in(answer) else "the quotation is not in the answer"
 
 
 def _failed(begun: Judgement, names: Sequence[str], reason: str) -> Judgement:
