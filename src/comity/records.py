@@ -296,6 +296,17 @@ class RuleRef(Record):
     winner: str = Field("", description="Id of the rule that it gave way to.")
 
 
+class SuspectedPair(Record):
+    """Two kept rules that a judge found to contradict one another, and no owner has decided on."""
+
+    id: str = Field(description="Name of the finding.")
+    one: str = Field(description="Id of the first rule.")
+    one_version: int = Field(ge=1, description="Its version.")
+    other: str = Field(description="Id of the second rule.")
+    other_version: int = Field(ge=1, description="Its version.")
+    judge: str = Field("", description="Name of the model that judged.")
+
+
 class Decision(Record):
     """The record of one answer: which rule, in which version, did what.
 
@@ -317,6 +328,9 @@ class Decision(Record):
     hits: tuple[RuleRef, ...] = Field((), description="What search found.")
     kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")
     overruled: tuple[RuleRef, ...] = Field((), description="What gave way, to which, and why.")
+    suspected: tuple[SuspectedPair, ...] = Field(
+        (), description="Kept rules that may contradict one another; both were in force."
+    )
     left_out: tuple[RuleRef, ...] = Field((), description="Kept rules that the budget left out.")
     prompt_sha256: str = Field("", description="SHA-256 of the messages sent.")
     model: str = Field("", description="Name of the model.")

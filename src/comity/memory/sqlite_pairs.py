@@ -55,7 +55,7 @@ class SqlitePairs:
         return self._found(
             f"{_FOUND} AND verdict = 'contradict' AND decided <> 'dismissed' "
             "AND one IN (SELECT value FROM json_each(?)) "
-            "AND other IN (SELECT value FROM json_each(?)) ORDER BY one, other, id",
+            "AND +other IN (SELECT value FROM json_each(?)) ORDER BY one, other, id",
             (tenant, named, named),
         )
 
