@@ -20,6 +20,7 @@ from rich.progress import track
 
 from benchmarks.opo import rule_files
 from benchmarks.report import Measure
+from comity.memory.embed import Embedder
 from comity.memory.memory import Memory
 from comity.memory.places import ancestors
 from comity.records import Rule, Scope
@@ -88,7 +89,7 @@ def of_search(size: int, folder: Path) -> list[Measure]:
     """Search over generated rules in a realistic scope, without the query's embedding."""
     url = f"sqlite:///{folder / 'generated.db'}"
     rules = _rules(size)
-    _fill(url, rules)
+    _fill(url, rules, Generated())
     start = time.perf_counter()
     memory = Memory.open(url, embedder=Generated())
     memory.index.catch_up()
@@ -116,8 +117,18 @@ def of_search(size: int, folder: Path) -> list[Measure]:
     ]  # fmt: skip
 
 
-def _fill(url: str, rules: Sequence[Rule]) -> None:
-    with Memory.open(url, embedder=Generated()) as memory:
+def generated_memory(url: str, size: int, embedder: Embedder) -> None:
+    """Fill a memory with generated rules."""
+    _fill(url, _rules(size), embedder)
+
+
+def generated_question(number: int) -> tuple[str, str]:
+    """A question of 40 words and the place of whoever asks; each number has one of its own."""
+    return _text(random.Random(number), 40), _CITIES[number % len(_CITIES)]
+
+
+def _fill(url: str, rules: Sequence[Rule], embedder: Embedder) -> None:
+    with Memory.open(url, embedder=embedder) as memory:
         for first in track(range(0, len(rules), 10_000), "speed: filling the memory"):
             memory.add(rules[first : first + 10_000])
             memory.index.catch_up()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property
 from typing import Literal, NamedTuple
 
-from comity.memory.lexical import words
+from comity.memory.lexical import folded, words
 from comity.records import Citation, Rule
 
 _NUMBER = r"R?\d{1,4}"
@@ -109,14 +109,15 @@ def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
     A number in the sentence must stand in the rule: an answer with another hour or amount does
     not repeat it.
     """
-    sentences = [(each, _said(_MARK.sub(" ", each[0]))) for each in _SENTENCE.finditer(text)]
-    long = [(each, said) for each, said in sentences if len(said.words) >= _FEWEST]
-    known = [_said_by_rule(f"{rule.heading} {rule.text}") for rule in rules] if long else []
-    for sentence, said in long:
+    known = [_Rule(f"{rule.heading} {rule.text}") for rule in rules]
+    for sentence in _SENTENCE.finditer(text):
+        said = _said(_MARK.sub(" ", sentence[0]))
+        if len(said.words) < _FEWEST:
+            continue
         shares = [
-            (len(said.words & rule.words) / len(said.words), -place)
+            (len(said.words & rule.said.words) / len(said.words), -place)
             for place, rule in enumerate(known)
-            if said.numbers <= rule.numbers
+            if rule.may_hold(said.words) and said.numbers <= rule.said.numbers
         ]
         share, place = max(shares, default=(0.0, 0))
         if share >= _SHARED:
@@ -136,9 +137,21 @@ def _said(text: str) -> _Said:
     return _Said(said, frozenset(figures.union(_SPELLED.findall(text.lower()))))
 
 
-@lru_cache(4096)
-def _said_by_rule(text: str) -> _Said:
-    return _said(text)  # the same rules are given to many answers
+class _Rule:
+    """A rule's words, found only where a sentence could repeat the rule."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._folded = folded(text)
+
+    def may_hold(self, words: frozenset[str]) -> bool:
+        """Whether enough of a sentence's words stand in the rule, be it inside longer ones."""
+        return sum(word in self._folded for word in words) >= _SHARED * len(words)
+
+    @cached_property
+    def said(self) -> _Said:
+        """The words and numbers."""
+        return _said(self._text)
 
 
 def _start(cited: Citation) -> int:

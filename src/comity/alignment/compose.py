@@ -8,6 +8,7 @@ in order of precedence, each rule labelled with its place and validity; what doe
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +23,7 @@ from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
 _RANK_OFFSET = 3
 _COST_POWER = 0.25
 _POINTED_AT = 3
+_CHINESE = re.compile("[\u4e00-\u9fff]+")
 
 CountTokens = Callable[[str], int]
 NamePlace = Callable[[str, str], str]
@@ -175,7 +177,7 @@ def wording(language: str) -> Mapping[str, Any]:
 
 def prompt_language(text: str) -> str:
     """`zh` for a text with a fair share of Chinese characters, else `en`."""
-    chinese = sum("\u4e00" <= char <= "\u9fff" for char in text)
+    chinese = sum(map(len, _CHINESE.findall(text)))
     return "zh" if chinese * 5 > len(text) else "en"
 
 

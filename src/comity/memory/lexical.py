@@ -38,13 +38,18 @@ def words(text: str) -> list[str]:
     need none (see docs/design/retrieval.md). A lone Chinese character is a term too.
     """
     terms: list[str] = []
-    for match in _RUN.finditer(unicodedata.normalize("NFKC", text).lower()):
+    for match in _RUN.finditer(folded(text)):
         run = match[0]
         if match.lastgroup and len(run) > 1:
             terms.extend(run[i : i + 2] for i in range(len(run) - 1))
         else:
             terms.append(run)
     return terms
+
+
+def folded(text: str) -> str:
+    """The text in which its terms stand: every term of `words` is a part of it."""
+    return unicodedata.normalize("NFKC", text).lower()
 
 
 class WordIndex:

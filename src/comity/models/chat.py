@@ -19,7 +19,7 @@ LOCAL_TIMEOUT = 300.0
 
 # Scripts written without spaces: one character is often one token or more.
 _DENSE = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef]"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef]+"
 )
 
 
@@ -67,8 +67,8 @@ def estimate_tokens(text: str) -> int:
     character. Tokenizers of the last years need fewer: for Chinese about 0.7 a character, for
     English one for four characters.
     """
-    dense = len(_DENSE.findall(text))
-    ascii_ = sum(character < "\x80" for character in text)
+    dense = sum(map(len, _DENSE.findall(text)))
+    ascii_ = len(text.encode("ascii", "ignore"))
     others = len(text) - dense - ascii_
     return -(-dense * 3 // 2) + -(-ascii_ // 3) + others
 

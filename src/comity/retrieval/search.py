@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pydantic import Field
 
+from comity.memory.dense import Ranked
 from comity.memory.index import Index
 from comity.memory.memory import Memory
 from comity.memory.scope import ScopeMask
@@ -21,6 +22,7 @@ from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
 
 _DEPTH = 100
+_WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
 _SURE = 4  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
 _DENSE_WEIGHT = 1.0
 _WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
@@ -102,14 +104,21 @@ def rank(
     memory: Memory, question: str, mask: ScopeMask, depth: int = _DEPTH
 ) -> list[tuple[int, float]]:
     """Rows of the mask with their fused scores, best first, from the first `depth` of each kind."""
-    with ThreadPoolExecutor(1) as pool:
-        matching = pool.submit(memory.index.matching, question, mask, depth)
-        vector = memory.embedder.embed_query(question)
-        nearest = memory.index.nearest(vector, mask, depth)
+    index = memory.index
+
+    def by_meaning() -> Ranked:
+        return index.nearest(memory.embedder.embed_query(question), mask, depth)
+
+    if len(mask.rows) < _WORTH_A_THREAD:
+        nearest, matching = by_meaning(), index.matching(question, mask, depth)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(index.matching, question, mask, depth)
+            nearest, matching = by_meaning(), waiting.result()
     return fuse(
         [
             (_DENSE_WEIGHT, nearest.positions.tolist()),
-            (_WORDS_WEIGHT, matching.result().positions.tolist()),
+            (_WORDS_WEIGHT, matching.positions.tolist()),
         ]
     )
 
