@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from comity.alignment.aligner import Aligner, Options
-from comity.errors import (
-    ComityError,
-    ModelError,
-    ModelTimeout,
-    NotFound,
-    RuleError,
-    SettingsError,
-    StoreError,
-)
+from comity.errors import ComityError, SettingsError
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
 from comity.records import Decision
 from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
+from comity.serving.events import started
+from comity.serving.intake import Intake, unless_gone
 from comity.serving.limits import Limits
+from comity.serving.openapi import describe
+from comity.serving.refusals import tell_errors, told
 from comity.serving.rules_api import rules_router
 from comity.serving.telemetry import CONTENT_TYPE, Telemetry
 from comity.serving.upstream import (
@@ -38,7 +32,6 @@ from comity.serving.upstream import (
     HttpBackend,
     ModelBackend,
     Upstream,
-    UpstreamRefused,
 )
 from comity.serving.wire import Chat, Refused, read_chat
 
@@ -89,7 +82,11 @@ def create_app(
     ):
         app.add_route(path, _answered(path, handler, served.telemetry), methods=[method])
     app.include_router(rules_router())
-    app.add_exception_handler(ComityError, _told)
+    tell_errors(app)
+    describe(app)
+    app.add_middleware(
+        Intake, most=int(config.max_body_mb * 1_000_000), seconds=config.max_body_seconds
+    )
     return app
 
 
@@ -116,7 +113,7 @@ class _Served:
         allow(who, "ask")
         tenant = self._config.tenant(who.tenant)
         self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
-        chat = read_chat(await self._body(request), request.headers, who.tenant)
+        chat = read_chat(await request.body(), request.headers, who.tenant)
 
         def decided(decision: Decision) -> None:
             used = decision.usage.prompt_tokens + decision.usage.completion_tokens
@@ -126,20 +123,9 @@ class _Served:
         completions = self._completions(chat, decided)
         if not chat.stream:
             with self.telemetry.chat(chat.model):
-                return JSONResponse(await completions.complete(chat))
-        events = self._traced(chat.model, completions.stream(chat))
-        first = await anext(events)  # what fails before it is an error with a status
-        return StreamingResponse(
-            _guarded(first, events),
-            media_type="text/event-stream",
-            headers={"x-accel-buffering": "no"},
-        )
-
-    async def _traced(self, model: str, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        with self.telemetry.chat(model):
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+                return JSONResponse(await unless_gone(request, completions.complete(chat)))
+        events = self.telemetry.streamed(chat.model, completions.stream(chat))
+        return await started(request, events)
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, in Prometheus' form."""
@@ -166,18 +152,6 @@ class _Served:
         assert self.session is not None, "the application has started"
         return HttpBackend(self.session, upstream)
 
-    async def _body(self, request: Request) -> bytes:
-        most = int(self._config.max_body_mb * 1_000_000)
-        too_large = Refused(413, f"the request is larger than {most / 1_000_000:g} MB")
-        if int(request.headers.get("content-length") or 0) > most:
-            raise too_large
-        raw = bytearray()
-        async for part in request.stream():
-            raw += part
-            if len(raw) > most:
-                raise too_large
-        return bytes(raw)
-
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`."""
         who = principal(self._memory, request.headers.get("authorization"))
@@ -200,66 +174,23 @@ class _Served:
         return JSONResponse({"status": "ok", "revision": self._memory.revision})
 
 
-async def _guarded(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """The events; what fails among them is told in the stream, as SDKs expect it."""
-    try:
-        async with aclosing(rest):
-            yield first
-            async for event in rest:
-                yield event
-    except ComityError as error:
-        body = _refusal(error).body
-        yield b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
-
-
 def _answered(path: str, handler: Handler, telemetry: Telemetry) -> Handler:
-    """The handler with a request id on every reply, and errors in OpenAI's form."""
+    """The handler, timed, and with errors in OpenAI's form."""
 
     async def answered(request: Request) -> Response:
         with telemetry.request(path) as served:
             try:
                 response = await handler(request)
             except ComityError as error:
-                response = _told(request, error)
+                response = told(error)
             except ClientDisconnect:
                 response = Response(status_code=499)
             served.status = response.status_code
-        response.headers["x-request-id"] = f"req-{secrets.token_hex(12)}"
         return response
 
     return answered
 
 
-def _told(_: Request, error: Exception) -> Response:
-    refused = _refusal(error if isinstance(error, ComityError) else ComityError(str(error)))
-    return JSONResponse(refused.body, refused.status, headers=refused.headers)
-
-
 def comity_version() -> str:
     """Version of the installed package."""
     return version("comity")
-
-
-def _refusal(error: ComityError) -> Refused:
-    """An error in OpenAI's form: never a 5xx for what a rule or the request decided."""
-    match error:
-        case Refused():
-            return error
-        case UpstreamRefused():
-            status = error.status if 400 <= error.status < 600 else 502
-            refused = Refused(status, str(error), headers=error.headers)
-            refused.body = error.body
-            return refused
-        case NotFound():
-            return Refused(404, str(error), code="not_found")
-        case RuleError():
-            return Refused(400, str(error))
-        case ModelTimeout():
-            return Refused(504, str(error), kind="upstream_error", code="timeout")
-        case ModelError():
-            return Refused(502, str(error), kind="upstream_error")
-        case StoreError():
-            said = f"no answer without its rules and its record: {error}"
-            return Refused(503, said, kind="memory_error", headers={"retry-after": "5"})
-        case _:
-            return Refused(500, str(error), kind="server_error")

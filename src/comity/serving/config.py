@@ -36,6 +36,7 @@ class Gateway(Record):
         "", description="Rules of this rank and higher wait for a second person; empty is none."
     )
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
+    max_body_seconds: float = Field(60.0, gt=0, description="Longest that it may take to come.")
 
     def options(self, tenant: str, options: Options) -> Options:
         """An aligner's options, with what is said of the tenant."""

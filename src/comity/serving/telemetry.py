@@ -7,8 +7,8 @@ tracer provider sends them; without one they cost next to nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from opentelemetry import trace
@@ -79,6 +79,24 @@ class Telemetry:
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
         with self._tracer.start_as_current_span(f"chat {model}", attributes=attributes) as span:
             yield span
+
+    async def streamed(self, model: str, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """The events under a span; it is the current one while each of them is made.
+
+        Not in between: the steps of a generator may run in different tasks.
+        """
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
+        span = self._tracer.start_span(f"chat {model}", attributes=attributes)
+        try:
+            async with aclosing(events):
+                while True:
+                    with trace.use_span(span):
+                        event = await anext(events, None)
+                    if event is None:
+                        return
+                    yield event
+        finally:
+            span.end()
 
     def decided(self, model: str, decision: Decision) -> None:
         """Counts what became of an answer, and tells the current span."""
