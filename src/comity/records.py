@@ -243,6 +243,9 @@ class Reply(Record):
     )
 
 
+Part = Literal["memory", "checks", "record"]
+"""A part of the gateway that can fail: rules and search, the judge, the decision record."""
+
 Outcome = Literal["passed", "violated", "not_applicable", "not_checked", "failed"]
 
 
@@ -349,7 +352,36 @@ class Decision(Record):
     release: str = Field("", description="When text left: strict, window or observe.")
     timings: dict[str, float] = Field({}, description="Seconds of each step.")
     usage: Usage = Field(Usage(), description="Tokens read and written.")
-    previous_hash: str = Field("", description="Hash of the decision before, in this tenant.")
+    person: str = Field("", description="Keyed hash of the name that a client gave its user.")
+    opened: tuple[Part, ...] = Field(
+        (), description="What had failed, and this tenant lets answers go without."
+    )
+    opened_why: str = Field("", description="How it had failed.")
+    salt: str = Field("", description="Random; gone with the texts when they are erased.")
+    commitment: str = Field("", description="SHA-256 over the salt and the personal texts.")
+    erased_at: OptionalTime = Field(None, description="When the personal texts were erased.")
+    previous_hash: str = Field("", description="Hash of the entry before, in this tenant.")
+    hash: str = Field(
+        "", description="SHA-256 over what is above, with the commitment for the texts."
+    )
+
+
+class Erasure(Record):
+    """An entry in the chain of decisions: of which ones the personal texts were erased, and why."""
+
+    model_config = VERBATIM
+
+    id: str = Field(description="Name of the entry.")
+    tenant: str = Field(DEFAULT_TENANT, description="Whose decisions they are.")
+    made_at: Time = Field(description="When they were erased.")
+    revision: int = Field(ge=0, description="Revision of the memory then.")
+    by: str = Field(description="Who erased them: a login name, or a key of the gateway.")
+    reason: str = Field("", description="Why, in that person's words.")
+    decisions: tuple[str, ...] = Field(min_length=1, description="Ids of the decisions.")
+    remainders: dict[str, str] = Field(
+        {}, description="SHA-256 of what is left of those whose texts stood in the chain itself."
+    )
+    previous_hash: str = Field("", description="Hash of the entry before, in this tenant.")
     hash: str = Field("", description="SHA-256 over all the fields above.")
 
 
