@@ -7,6 +7,7 @@ upstream as it came, and may be refused there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,14 +73,14 @@ class _Metadata(Record):
 
 def read_chat(raw: bytes, headers: Mapping[str, str], tenant: str) -> Chat:
     """Understand a request. Raises `Refused` (400) and says which field is wrong."""
-    body = _object(raw)
+    body = read_object(raw)
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, "model must be the name of a model", param="model")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "messages must be a list of at least one message", param="messages")
-    conversation = tuple(_turns(messages))
+    conversation = tuple(read_turns(messages))
     if not any(turn.role == "user" for turn in conversation):
         raise Refused(400, "messages holds no text of a user", param="messages")
     stream = body.get("stream") or False
@@ -91,14 +92,20 @@ def read_chat(raw: bytes, headers: Mapping[str, str], tenant: str) -> Chat:
         conversation=conversation,
         stream=stream,
         include_usage=bool(isinstance(options, dict) and options.get("include_usage")),
-        given=_scope(body.get("metadata"), headers, tenant),
+        given=read_scope(body.get("metadata"), headers, tenant),
         body=body,
     )
 
 
-def _object(raw: bytes) -> Body:
+def read_object(raw: bytes) -> Body:
+    """The JSON object of a body. Raises `Refused` (400) for what is none, or cannot be written."""
     try:
-        body = json.loads(raw)
+        text = raw.decode()
+        body = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(400, "the body escapes half of a surrogate pair, which is no text") from error
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
@@ -106,7 +113,16 @@ def _object(raw: bytes) -> Body:
     return body
 
 
-def _turns(messages: Sequence[Any]) -> Iterator[Message]:
+def _finite(number: str) -> float:
+    """A number as JSON has it. Raises `ValueError` for NaN, Infinity and 1e999."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no number that JSON has")
+    return value
+
+
+def read_turns(messages: Sequence[Any]) -> Iterator[Message]:
+    """The turns that have text. Raises `Refused` (400) for what is no message."""
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not isinstance(message, dict):
@@ -141,8 +157,11 @@ def text_of(content: Any, where: str = "content") -> str:
     return "\n".join(texts)
 
 
-def _scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
-    """Place, audience and time of the headers or, where they do not say it, of the metadata."""
+def read_scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
+    """Place, audience and time of the headers or, where they do not say it, of the metadata.
+
+    Raises `Refused` (400) for a value that cannot be one.
+    """
     told = metadata if isinstance(metadata, dict) else {}
     names = ("comity_place", "comity_audience", "comity_at")
     given = {name: told[name] for name in names if name in told}
