@@ -14,6 +14,8 @@ from comity.alignment import decisions
 from comity.alignment.checks import Judge, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.conflict_watch import ConflictWatch
+from comity.alignment.conflicts import suspected
 from comity.alignment.enforce import Ask, Enforced, broken_off, disclosed, enforce, stopped
 from comity.alignment.precedence import rule_on
 from comity.alignment.release import Gate, Release
@@ -33,6 +35,7 @@ from comity.records import (
     RuleRef,
     Ruling,
     Scope,
+    SuspectedPair,
     Usage,
 )
 from comity.retrieval.search import Found, Reranker, search
@@ -67,6 +70,9 @@ class Case(Record):
     found: Found = Field(description="What search found.")
     ruling: Ruling = Field(description="The rules in force, and what gave way.")
     prompt: Prompt = Field(description="What the model is sent.")
+    suspected: tuple[SuspectedPair, ...] = Field(
+        (), description="Kept rules that may contradict one another."
+    )
 
     @property
     def asked(self) -> str:
@@ -91,13 +97,18 @@ class Aligner:
         *,
         judge: ChatModel | None = None,
         reranker: Reranker | None = None,
+        conflicts: ConflictWatch | None = None,
     ) -> None:
-        """`judge` checks what code cannot; without one that is recorded as not checked."""
+        """`judge` checks what code cannot; without one that is recorded as not checked.
+
+        `conflicts` is told which rules were kept together, and has them compared.
+        """
         self.memory = memory
         self.model = model
         self.options = options
         self.judge = Judge(judge, options.judge_timeout) if judge else None
         self.reranker = reranker
+        self.conflicts = conflicts
 
     async def answer(
         self,
@@ -174,6 +185,7 @@ class Aligner:
                 reranker=self.reranker,
             )
             ruling = rule_on(found.candidates, self.memory.authorities)
+            suspicions = suspected(self.memory, ruling.kept, scope.tenant)
         with watch("compose"):
             prompt = compose(
                 ruling,
@@ -193,6 +205,7 @@ class Aligner:
             found=found,
             ruling=ruling,
             prompt=prompt,
+            suspected=suspicions,
         )
 
     def gate(self, case: Case) -> Gate:
@@ -212,6 +225,8 @@ class Aligner:
             enforced = await self._enforce(case, reply, gate, ask)
         decision = self._record(case, reply, enforced, gate, watch)
         decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        if self.conflicts and case.scope.as_of is None:
+            self.conflicts.offer(case.scope.tenant, case.ruling.kept)
         return Answer(text=enforced.text, citations=decision.citations, decision=decision)
 
     def abandon(self, case: Case, gate: Gate, watch: Stopwatch) -> Decision | None:
@@ -298,6 +313,7 @@ class Aligner:
             ),
             kept=tuple(decisions.refs(case.ruling.kept)),
             overruled=tuple(decisions.overruled_refs(case.ruling)),
+            suspected=case.suspected,
             left_out=tuple(decisions.refs(case.prompt.left_out)),
             prompt_sha256=decisions.prompt_hash(case.prompt.messages),
             model=reply.model or self.model.name,
