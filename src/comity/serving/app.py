@@ -20,6 +20,7 @@ from comity.serving.auth import allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway
 from comity.serving.events import started
+from comity.serving.exchange import ChatExchange, Exchange
 from comity.serving.intake import Intake, unless_gone
 from comity.serving.limits import Limits
 from comity.serving.openapi import describe
@@ -33,7 +34,7 @@ from comity.serving.upstream import (
     ModelBackend,
     Upstream,
 )
-from comity.serving.wire import Chat, Refused, read_chat
+from comity.serving.wire import Chat, Refused
 
 if TYPE_CHECKING:
     import aiohttp
@@ -109,11 +110,18 @@ class _Served:
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
+        return await self._asked(request, ChatExchange)
+
+    async def _asked(
+        self, request: Request, understood: Callable[[bytes, Request, str], Exchange]
+    ) -> Response:
+        """What a model answers to a request, in the form of its route."""
         who = principal(self._memory, request.headers.get("authorization"))
         allow(who, "ask")
         tenant = self._config.tenant(who.tenant)
         self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
-        chat = read_chat(await request.body(), request.headers, who.tenant)
+        exchange = understood(await request.body(), request, who.tenant)
+        chat = exchange.chat
 
         def decided(decision: Decision) -> None:
             used = decision.usage.prompt_tokens + decision.usage.completion_tokens
@@ -123,8 +131,8 @@ class _Served:
         completions = self._completions(chat, decided)
         if not chat.stream:
             with self.telemetry.chat(chat.model):
-                return JSONResponse(await unless_gone(request, completions.complete(chat)))
-        events = self.telemetry.streamed(chat.model, completions.stream(chat))
+                return JSONResponse(await unless_gone(request, exchange.complete(completions)))
+        events = self.telemetry.streamed(chat.model, exchange.stream(completions))
         return await started(request, events)
 
     async def metrics(self, _: Request) -> Response:
