@@ -351,3 +351,27 @@ def test_a_file_system_without_shared_memory_is_refused_at_once(tmp_path: Path) 
     connection = apsw.Connection(str(tmp_path / "rules.db"), vfs="unix-none")
     with pytest.raises(StoreError, match="put it on a local disk"):
         _use_wal(connection)
+
+
+def test_a_probe_finds_a_file_that_is_locked_gone_damaged_or_another(file: Path) -> None:
+    store = SqliteStore(file)
+    store.commit(change(Rule(id="a", text="x")))
+    holder = apsw.Connection(str(file))
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked by another process"):
+        store.probe()
+    holder.execute("ROLLBACK")
+    holder.close()
+    store.probe()
+    for part in file.parent.glob("rules.db*"):
+        part.rename(part.with_name(f"old-{part.name}"))
+    with pytest.raises(StoreError, match="cannot be opened"):
+        store.probe()
+    other = SqliteStore(file)
+    other.close()
+    with pytest.raises(StoreError, match="replaced by another memory"):
+        store.probe()
+    file.write_bytes(b"no database at all " * 300)
+    with pytest.raises(MemoryDamaged):
+        store.probe()
+    store.close()

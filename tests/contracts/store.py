@@ -193,3 +193,9 @@ def test_a_reader_that_stops_half_way_holds_nobody_up(store: Store) -> None:
     later = change(Rule(id="z", text="x"), made_at=NOON + timedelta(seconds=1))
     assert store.commit(later) == 2
     assert store.revision() == 2
+
+
+def test_a_book_that_can_be_used_passes_its_probe_and_is_not_changed(store: Store) -> None:
+    store.commit(change(Rule(id="a", text="x")))
+    store.probe()
+    assert store.revision() == 1

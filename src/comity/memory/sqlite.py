@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import apsw
 
 _BUSY_TIMEOUT_MS = 30_000
+_PROBE_TIMEOUT_MS = 1_500
 _ROWS_AT_ONCE = 10_000
 _ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _Values = tuple[Any, ...] | dict[str, Any]
@@ -395,6 +396,25 @@ class SqliteStore:
             )
             for name, hashed, tenant, role, note, made, revoked in found
         ]
+
+    def probe(self) -> None:
+        """As in `Store`, with a connection of its own, which finds the file as it is now."""
+        import apsw
+
+        if self.path is None:
+            self.revision()
+            return
+        with _translated(self.path):
+            fresh = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                fresh.set_busy_timeout(_PROBE_TIMEOUT_MS)
+                fresh.execute("BEGIN IMMEDIATE")
+                found = _value(fresh, "SELECT value FROM identity")
+                fresh.execute("ROLLBACK")
+            finally:
+                fresh.close()
+        if found != self.identity():
+            raise StoreError(f"{self.path} was replaced by another memory: start this again")
 
     def close(self) -> None:
         """As in `Store`."""

@@ -175,5 +175,8 @@ class Store(Protocol):
     def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
         """End a key; one that has ended stays as it is. Raises `NotFound`."""
 
+    def probe(self) -> None:
+        """Raises `StoreError` where it cannot be read and written now, or not within seconds."""
+
     def close(self) -> None:
         """Release files and connections."""

@@ -1,0 +1,83 @@
+"""One answer in progress: the time that it may take, and its place, which it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from comity.serving.wire import Refused
+
+_T = TypeVar("_T")
+
+
+class Turn:
+    """An answer that was let in. Its time runs from now on."""
+
+    def __init__(self, seconds: float | None, leave: Callable[[], None]) -> None:
+        """`seconds` is None for no limit; `leave` is called once, when the answer has ended."""
+        self._seconds = seconds
+        self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """Give the place back; more than once does no harm."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+    async def within(self, work: Awaitable[_T]) -> _T:
+        """What `work` gives. Raises `Refused` (504) where time runs out, and what `work` raises."""
+        limit = asyncio.timeout_at(self._until)
+        try:
+            async with limit:
+                return await work
+        except TimeoutError as error:
+            if limit.expired():
+                raise self._late() from error
+            raise
+
+    async def events(self, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """The events, and then the place is given back. Raises as `within`, between two events.
+
+        What makes the events is cancelled then, and records what has left.
+        """
+        try:
+            async with aclosing(events):
+                while True:
+                    if self._is_over():  # where a client takes events slowly, nothing waits above
+                        raise self._late()
+                    try:
+                        event = await self.within(anext(events))
+                    except StopAsyncIteration:
+                        return
+                    yield event
+        finally:
+            self.leave()
+
+    def _is_over(self) -> bool:
+        return self._until is not None and asyncio.get_running_loop().time() >= self._until
+
+    def _late(self) -> Refused:
+        said = f"the answer was not whole after {self._seconds:g} seconds, the most it may take"
+        return Refused(504, said, kind="timeout_error", code="timeout")
+
+
+async def read_body(request: Request, most_mb: float | None) -> bytes:
+    """The body, of `most_mb` MB at most. Raises `Refused` (413) for a larger one."""
+    if most_mb is None:
+        return await request.body()
+    most = int(most_mb * 1_000_000)
+    too_large = Refused(413, f"the request is larger than {most_mb:g} MB")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise too_large
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > most:
+            raise too_large
+    return bytes(raw)
