@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,21 @@ from comity.errors import ComityError, SettingsError
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
 from comity.records import Decision
-from comity.serving.auth import allow, principal
+from comity.serving.auth import Principal, allow, principal
 from comity.serving.completions import Completions
-from comity.serving.config import Gateway
+from comity.serving.config import Gateway, Tenant
 from comity.serving.events import started
 from comity.serving.exchange import ChatExchange, Exchange
 from comity.serving.intake import Intake, unless_gone
+from comity.serving.ledger import Ledger
 from comity.serving.limits import Limits
 from comity.serving.openapi import describe
+from comity.serving.pressure import Pressure
+from comity.serving.probes import Readiness, healthy
 from comity.serving.refusals import tell_errors, told
 from comity.serving.rules_api import rules_router
 from comity.serving.telemetry import CONTENT_TYPE, Telemetry
+from comity.serving.turns import Turn, read_body
 from comity.serving.upstream import (
     Backend,
     Counter,
@@ -49,15 +54,17 @@ def create_app(
     *,
     judge: ChatModel | None = None,
     models: Mapping[str, ChatModel] | None = None,
+    ledger: Ledger | None = None,
 ) -> FastAPI:
     """The application. `options` hold for all tenants, but for what `config` says of one.
 
-    `models` are served by this process itself, by the name that clients ask for.
+    `models` are served by this process itself, by the name that clients ask for. `ledger` counts
+    what keys use; by default this process counts for itself.
     """
     if config.approval_above not in ("", *memory.authorities):
         known = ", ".join(memory.authorities)
         raise SettingsError(f"approval_above: no rank {config.approval_above!r}: known are {known}")
-    served = _Served(memory, config, options, judge, models or {})
+    served = _Served(memory, config, options, judge, models or {}, ledger)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,6 +92,7 @@ def create_app(
     app.include_router(rules_router())
     tell_errors(app)
     describe(app)
+    app.add_middleware(Pressure, most=config.max_in_progress, refused=served.telemetry.overloaded)
     app.add_middleware(
         Intake, most=int(config.max_body_mb * 1_000_000), seconds=config.max_body_seconds
     )
@@ -101,10 +109,12 @@ class _Served:
         options: Options,
         judge: ChatModel | None,
         models: Mapping[str, ChatModel],
+        ledger: Ledger | None,
     ) -> None:
         self._memory, self._config = memory, config
         self._options, self._judge, self._models = options, judge, models
-        self._limits = Limits()
+        self._limits = Limits(ledger=ledger)
+        self._readiness = Readiness(memory)
         self.telemetry = Telemetry()
         self.session: aiohttp.ClientSession | None = None
 
@@ -119,8 +129,25 @@ class _Served:
         who = principal(self._memory, request.headers.get("authorization"))
         allow(who, "ask")
         tenant = self._config.tenant(who.tenant)
-        self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
-        exchange = understood(await request.body(), request, who.tenant)
+        with self._turn(who, tenant) as turn:
+            return await self._answer(request, understood, who, tenant, turn)
+
+    def _turn(self, who: Principal, tenant: Tenant) -> Turn:
+        """A turn for one answer. Raises `Refused` (429) where the key may ask no more."""
+        per_minute, tokens = tenant.requests_per_minute, tenant.tokens_per_minute
+        self._limits.ask(who.key, per_minute, tokens, tenant.concurrent)
+        return Turn(tenant.timeout, partial(self._limits.leave, who.key, tenant.concurrent))
+
+    async def _answer(
+        self,
+        request: Request,
+        understood: Callable[[bytes, Request, str], Exchange],
+        who: Principal,
+        tenant: Tenant,
+        turn: Turn,
+    ) -> Response:
+        raw = await read_body(request, tenant.max_body_mb)
+        exchange = understood(raw, request, who.tenant)
         chat = exchange.chat
 
         def decided(decision: Decision) -> None:
@@ -131,9 +158,10 @@ class _Served:
         completions = self._completions(chat, decided)
         if not chat.stream:
             with self.telemetry.chat(chat.model):
-                return JSONResponse(await unless_gone(request, exchange.complete(completions)))
+                answered = unless_gone(request, exchange.complete(completions))
+                return JSONResponse(await turn.within(answered))
         events = self.telemetry.streamed(chat.model, exchange.stream(completions))
-        return await started(request, events)
+        return await started(request, turn.events(events))
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, in Prometheus' form."""
@@ -174,12 +202,11 @@ class _Served:
 
     async def healthz(self, _: Request) -> Response:
         """`GET /healthz`: the process runs."""
-        return JSONResponse({"status": "ok"})
+        return healthy()
 
     async def readyz(self, _: Request) -> Response:
-        """`GET /readyz`: the memory can be read, and the index is level with it."""
-        self._memory.index.catch_up()
-        return JSONResponse({"status": "ok", "revision": self._memory.revision})
+        """`GET /readyz`: the memory can be read and written, and the index is level with it."""
+        return await self._readiness.reply()
 
 
 def _answered(path: str, handler: Handler, telemetry: Telemetry) -> Handler:

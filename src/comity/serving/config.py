@@ -23,6 +23,11 @@ class Tenant(Record):
     models: tuple[str, ...] = Field((), description="Models it may ask; empty is all.")
     requests_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
     tokens_per_minute: int = Field(0, ge=0, description="For each key; 0 is no limit.")
+    concurrent: int = Field(0, ge=0, description="Answers at once, for each key; 0 is no limit.")
+    timeout: float | None = Field(None, gt=0, description="Seconds that one answer may take.")
+    max_body_mb: float | None = Field(
+        None, gt=0, description="Largest request for an answer, where the gateway's is larger."
+    )
 
 
 class Gateway(Record):
@@ -37,6 +42,12 @@ class Gateway(Record):
     )
     max_body_mb: float = Field(10.0, gt=0, description="Largest request.")
     max_body_seconds: float = Field(60.0, gt=0, description="Longest that it may take to come.")
+    max_in_progress: int = Field(
+        1000, ge=0, description="Requests that each worker has in hand at once; 0 is no limit."
+    )
+    grace: int = Field(
+        25, ge=0, description="Seconds that running answers have when the gateway stops."
+    )
 
     def options(self, tenant: str, options: Options) -> Options:
         """An aligner's options, with what is said of the tenant."""

@@ -6,6 +6,7 @@ tracer provider sends them; without one they cost next to nothing.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
@@ -54,14 +55,29 @@ class Telemetry:
         self._withheld = Counter(
             "comity_withheld_total", "Answers that a rule kept back.", registry=self._registry
         )
+        self._overloads = Counter(
+            "comity_overloads_total",
+            "Requests refused because a worker had too many in hand.",
+            registry=self._registry,
+        )
 
     def trace_with(self, provider: trace.TracerProvider) -> None:
         """Send spans to a provider of one's own, not the process's."""
         self._tracer = provider.get_tracer("comity")
 
     def page(self) -> bytes:
-        """The metrics as Prometheus reads them."""
-        return generate_latest(self._registry)
+        """The metrics as Prometheus reads them: of all workers, where they share a folder."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+    def overloaded(self) -> None:
+        """Counts a request that was refused because there was too much to do."""
+        self._overloads.inc()
 
     @contextmanager
     def request(self, route: str) -> Iterator[_Served]:

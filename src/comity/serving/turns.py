@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from starlette.requests import Request
 
@@ -15,13 +15,24 @@ _T = TypeVar("_T")
 
 
 class Turn:
-    """An answer that was let in. Its time runs from now on."""
+    """An answer that was let in. Its time runs from now on.
+
+    As a context it ends with the block, or with the last of the events that were begun there.
+    """
 
     def __init__(self, seconds: float | None, leave: Callable[[], None]) -> None:
         """`seconds` is None for no limit; `leave` is called once, when the answer has ended."""
         self._seconds = seconds
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._leave: Callable[[], None] | None = leave
+        self._goes_on = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None or not self._goes_on:
+            self.leave()
 
     def leave(self) -> None:
         """Give the place back; more than once does no harm."""
@@ -40,11 +51,15 @@ class Turn:
                 raise self._late() from error
             raise
 
-    async def events(self, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    def events(self, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """The events, and then the place is given back. Raises as `within`, between two events.
 
         What makes the events is cancelled then, and records what has left.
         """
+        self._goes_on = True
+        return self._events(events)
+
+    async def _events(self, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:
             async with aclosing(events):
                 while True:
