@@ -180,11 +180,16 @@ class Scope(Record):
     tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules may be read.")
 
 
+FoundBy = Literal["question", "earlier", "heard"]
+"""What of a conversation found a rule: the last turns, those before, or what others said."""
+
+
 class Hit(Record):
     """A rule found by search."""
 
     rule: Rule = Field(description="The rule, in the version that is in force.")
     score: float = Field(description="Fused score; comparable within one search only.")
+    by: FoundBy = Field("question", description="What found it: see `FoundBy`.")
 
 
 class Overruled(Record):
@@ -295,7 +300,7 @@ class RuleRef(Record):
     id: str = Field(description="Id of the rule.")
     version: int = Field(ge=1, description="Its version.")
     score: float | None = Field(None, description="Search score.")
-    reason: str = Field("", description="Why it was overruled or left out.")
+    reason: str = Field("", description="Why it was overruled; of a hit: `earlier` or `heard`.")
     winner: str = Field("", description="Id of the rule that it gave way to.")
 
 
@@ -327,7 +332,13 @@ class Decision(Record):
     at_given: bool = Field(
         False, description="Whether the time of the facts was stated; else it is that of asking."
     )
-    question: str = Field(description="The user's words.")
+    question: str = Field(description="The user's words: the last three turns.")
+    turns: tuple[str, ...] = Field(
+        (), description="All turns of the user, oldest first, where there are several."
+    )
+    heard: tuple[str, ...] = Field(
+        (), description="What was searched of the assistant's turns and of tools' results."
+    )
     hits: tuple[RuleRef, ...] = Field((), description="What search found.")
     kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")
     overruled: tuple[RuleRef, ...] = Field((), description="What gave way, to which, and why.")

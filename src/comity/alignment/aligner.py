@@ -24,6 +24,7 @@ from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel, complete
 from comity.records import (
+    VERBATIM,
     WORLD,
     Answer,
     Decision,
@@ -32,15 +33,13 @@ from comity.records import (
     Record,
     Reply,
     Request,
-    RuleRef,
     Ruling,
     Scope,
     SuspectedPair,
     Usage,
 )
 from comity.retrieval.search import Found, Reranker, search
-
-_USER_TURNS_SEARCHED = 3
+from comity.retrieval.turns import Asked, asked, overheard
 
 
 class Options(Record):
@@ -64,9 +63,12 @@ class Options(Record):
 class Case(Record):
     """One question or conversation, with the rules that are in force for it."""
 
+    model_config = VERBATIM
+
     conversation: tuple[Message, ...] = Field(description="All turns, as they were given.")
     scope: Scope = Field(description="For whom, where and when.")
     at_given: bool = Field(False, description="Whether the caller stated the time of the facts.")
+    searched: Asked = Field(description="What was searched: the turns of the conversation.")
     found: Found = Field(description="What search found.")
     ruling: Ruling = Field(description="The rules in force, and what gave way.")
     prompt: Prompt = Field(description="What the model is sent.")
@@ -77,7 +79,7 @@ class Case(Record):
     @property
     def asked(self) -> str:
         """The last question."""
-        return _asked(self.conversation)[-1]
+        return _said_by(self.conversation, "user")[-1]
 
 
 class Aligner:
@@ -166,19 +168,28 @@ class Aligner:
             yield rest
         yield answer
 
-    def prepare(self, question: str | Sequence[Message], given: Scope, watch: Stopwatch) -> Case:
+    def prepare(
+        self,
+        question: str | Sequence[Message],
+        given: Scope,
+        watch: Stopwatch,
+        results: Sequence[str] = (),
+    ) -> Case:
         """All before the model: the scope, the search, the ruling and the prompt.
 
-        The last three user turns are searched; the scope is read from the newest turn that
-        names a place, and from the newest that names an audience.
+        The last three user turns are searched as the question, and all turns before them, so
+        that the rules of earlier turns stay in force (see `retrieval.turns`). The scope is read
+        from the newest user turn that names a place, and from the newest that names an
+        audience. `results` are what tools gave: searched, and never read for the scope.
         """
         conversation = as_conversation(question)
-        turns = _asked(conversation)
+        turns = _said_by(conversation, "user")
+        searched = asked(turns, overheard(_said_by(conversation, "assistant"), results))
         with watch("search"):
             scope = locate(self.memory, turns, given, default_place=self.options.place)
             found = search(
                 self.memory,
-                _query(conversation),
+                searched,
                 scope,
                 k=self.options.hits,
                 relevance=self.options.relevance,
@@ -200,6 +211,7 @@ class Aligner:
             )
         return Case(
             conversation=conversation,
+            searched=searched,
             scope=scope,
             at_given=given.at is not None,
             found=found,
@@ -306,11 +318,10 @@ class Aligner:
             revision=case.found.revision,
             scope=case.scope,
             at_given=case.at_given,
-            question=_query(case.conversation),
-            hits=tuple(
-                RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score)
-                for hit in case.found.hits
-            ),
+            question=case.searched.question,
+            turns=tuple(said) if len(said := _said_by(case.conversation, "user")) > 1 else (),
+            heard=case.searched.heard,
+            hits=tuple(decisions.hit_refs(case.found.hits)),
             kept=tuple(decisions.refs(case.ruling.kept)),
             overruled=tuple(decisions.overruled_refs(case.ruling)),
             suspected=case.suspected,
@@ -358,12 +369,8 @@ def as_conversation(question: str | Sequence[Message]) -> tuple[Message, ...]:
     return tuple(question)
 
 
-def _query(conversation: Sequence[Message]) -> str:
-    return "\n".join(_asked(conversation)[-_USER_TURNS_SEARCHED:])
-
-
-def _asked(conversation: Sequence[Message]) -> list[str]:
-    return [turn.content for turn in conversation if turn.role == "user"]
+def _said_by(conversation: Sequence[Message], role: str) -> list[str]:
+    return [turn.content for turn in conversation if turn.role == role]
 
 
 def _sum(*usages: Usage) -> Usage:

@@ -134,19 +134,24 @@ def pack(ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule]
     Mandatory rules come first. Of the others those come first whose likelihood to be needed,
     which falls with their rank as 1 / (3 + rank), from rank 0, is highest for the fourth root of
     what they cost: a long rule has to be somewhat likelier than a short one. (Constants measured:
-    docs/design/retrieval.md.)
+    docs/design/retrieval.md.) What only earlier turns of a conversation brought comes last.
     """
     ranks = _relevance(ruling, hits)
+    late = next((rank for rank, hit in enumerate(hits) if hit.by != "question"), None)
     costs = {rule.key: cost(rule) for rule in ruling.kept}
 
     def worth(rule: Rule) -> float:
         rank = ranks.get(rule.key, len(hits))
         return 1 / (_RANK_OFFSET + rank) / math.pow(max(costs[rule.key], 1), _COST_POWER)
 
+    def order(rule: Rule) -> tuple[bool, bool, float]:
+        is_late = late is not None and ranks.get(rule.key, late) >= late
+        return (not rule.mandatory, is_late, -worth(rule))
+
     chosen: set[tuple[str, int]] = set()
     left_out: list[Rule] = []
     used = 0
-    for rule in sorted(ruling.kept, key=lambda rule: (not rule.mandatory, -worth(rule))):
+    for rule in sorted(ruling.kept, key=order):
         if rule.mandatory or used + costs[rule.key] <= budget:
             chosen.add(rule.key)
             used += costs[rule.key]

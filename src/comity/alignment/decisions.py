@@ -6,13 +6,15 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from comity.alignment.precedence import rule_on
 from comity.errors import MemoryDamaged
 from comity.memory.memory import Memory
-from comity.records import Citation, Decision, Message, Rule, RuleRef, Ruling
+from comity.records import Citation, Decision, Hit, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
+from comity.retrieval.turns import Asked, asked
 
 
 def new_id() -> str:
@@ -138,6 +140,7 @@ class Replay(NamedTuple):
     """Rules kept then that are not kept now."""
     same: bool
     """Whether kept rules, their order and what they overruled are the same."""
+    overruled: tuple[RuleRef, ...]
 
 
 def replay(
@@ -145,6 +148,7 @@ def replay(
     decision: Decision,
     *,
     as_of: int | None = None,
+    at: datetime | None = None,
     hits: int = 20,
     relevance: float = 0.0,
 ) -> Replay:
@@ -152,11 +156,12 @@ def replay(
 
     At its own revision (`as_of` None) the ruling follows from the recorded hits and the scope
     alone; as of another revision the question is searched anew, for `hits` rules and no fewer
-    than it had, leaving out what falls short of `relevance` (see `search`). Raises `NotFound` for
-    a revision that is not there.
+    than it had, leaving out what falls short of `relevance` (see `search`). The facts stay at
+    the time that is recorded unless `at` gives another. Raises `NotFound` for a revision that is
+    not there.
     """
     revision = decision.revision if as_of is None else as_of
-    scope = decision.scope.model_copy(update={"as_of": revision})
+    scope = decision.scope.model_copy(update={"as_of": revision, "at": at or decision.scope.at})
     memory.check_scope(scope)
     if as_of is None:
         memory.index.catch_up()
@@ -165,10 +170,22 @@ def replay(
         ]
         candidates = applying(memory, rules, memory.index.admit(scope), decision.tenant)
     else:
-        most = max(hits, len(decision.hits))
-        found = search(memory, decision.question, scope, k=most, relevance=relevance)
+        most = max(hits, sum(not hit.reason for hit in decision.hits))
+        found = search(memory, searched(decision), scope, k=most, relevance=relevance)
         candidates = found.candidates
     return _compared(decision, rule_on(candidates, memory.authorities))
+
+
+def searched(decision: Decision) -> Asked:
+    """What was searched for a decision: its conversation's turns, or its one question."""
+    return asked(decision.turns or (decision.question,), decision.heard)
+
+
+def hit_refs(hits: Iterable[Hit]) -> Iterator[RuleRef]:
+    """References to what search found, for a record."""
+    for hit in hits:
+        by = "" if hit.by == "question" else hit.by
+        yield RuleRef(id=hit.rule.id, version=hit.rule.version, score=hit.score, reason=by)
 
 
 def _compared(decision: Decision, ruling: Ruling) -> Replay:
@@ -179,6 +196,7 @@ def _compared(decision: Decision, ruling: Ruling) -> Replay:
         came=tuple(ref for ref in kept if (ref.id, ref.version) not in then),
         went=tuple(ref for ref in decision.kept if (ref.id, ref.version) not in now),
         same=then == now and overruled == list(decision.overruled),
+        overruled=tuple(overruled),
     )
 
 

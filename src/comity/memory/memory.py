@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from comity.errors import (
@@ -24,6 +26,7 @@ from comity.memory.index import Index, LocalIndex, Progress, remove_index
 from comity.memory.names import NameFinder
 from comity.memory.patterns import check_patterns
 from comity.memory.places import Gazetteer, OwnPlace
+from comity.memory.recent import Recent
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, PlaceNames, Store, StoredRule
 from comity.memory.vectors import VectorCache
@@ -66,6 +69,7 @@ class Memory:
         self.vectors = vectors
         self.authorities = tuple(authorities)
         self.clock = clock
+        self.recent = Recent()
         self._lock = threading.Lock()
         self._tenants = {DEFAULT_TENANT}  # known to be there; a tenant never goes away
         self._gazetteers: dict[str, tuple[int, Gazetteer]] = {}
@@ -189,6 +193,10 @@ class Memory:
                 "(comity add --tenant)"
             )
         self._tenants.add(scope.tenant)
+
+    def query_vector(self, question: str) -> NDArray[np.float32]:
+        """The vector of a question, of shape (dimension,); the last ones are kept."""
+        return self.recent.vector(question, self.embedder.embed_query)
 
     # Places and names
 

@@ -20,6 +20,7 @@ from comity.memory.scope import ScopeMask
 from comity.memory.store import StoredRule
 from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
+from comity.retrieval.turns import Asked, Before, Late
 
 _DEPTH = 100
 _WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
@@ -47,7 +48,7 @@ class Reranker(Protocol):
 
 def search(
     memory: Memory,
-    question: str,
+    question: str | Asked,
     scope: Scope,
     *,
     k: int = 20,
@@ -61,6 +62,9 @@ def search(
     committed before it began, and nothing of a later one. Beyond the first four, hits whose
     score is below `relevance` (0 to 1) times the best one's are not given.
 
+    Of a conversation (see `asked`) the last turns are the question; behind its hits come the
+    first few of each earlier question, and of what else was said.
+
     Raises `ValueError` for a k below 1, `UnknownPlace` for a place that nobody knows, and
     `NotFound` for a tenant or revision that is not there.
     """
@@ -72,16 +76,42 @@ def search(
     index.catch_up()
     mask = index.admit(scope.model_copy(update={"at": scope.at or memory.clock()}))
     depth = max(_DEPTH, k)
-    ranked = rank(memory, question, mask, depth)
+    asked = question if isinstance(question, Asked) else Asked(question)
+    ranked = rank(memory, asked.question, mask, depth)
     stored = memory.store.fetch([row for row, _ in ranked[: k if reranker is None else depth]])
     scores = dict(ranked)
     hits: Sequence[Hit] = [Hit(rule=found.rule, score=scores[found.row]) for found in stored]
     if reranker is not None:
-        hits = reranker.rerank(question, hits)[:k]
+        hits = reranker.rerank(asked.question, hits)[:k]
     hits = _relevant(hits, relevance)
+    before = Before(memory, mask)
+    before.keep(asked.question, ranked)
+    if asked.earlier or asked.heard:
+        hits += _behind(memory, before, asked, hits, mask, relevance)
     candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
     revision = mask.revision if scope.as_of is None else min(scope.as_of, mask.revision)
     return Found(revision=revision, hits=tuple(hits), candidates=candidates)
+
+
+def _behind(
+    memory: Memory,
+    before: Before,
+    asked: Asked,
+    hits: Sequence[Hit],
+    mask: ScopeMask,
+    relevance: float,
+) -> list[Hit]:
+    """Hits of what came before the question, without those that it has itself."""
+    known = {hit.rule.key for hit in hits}
+    late: dict[int, Late] = {}
+    for found in before.rows(asked, lambda text: rank(memory, text, mask), _SURE, relevance):
+        late.setdefault(found.row, found)
+    stored = memory.store.fetch(list(late))
+    return [
+        Hit(rule=each.rule, score=late[each.row].score, by=late[each.row].by)
+        for each in stored
+        if each.rule.key not in known
+    ]
 
 
 def _relevant(hits: Sequence[Hit], relevance: float) -> list[Hit]:
@@ -107,7 +137,7 @@ def rank(
     index = memory.index
 
     def by_meaning() -> Ranked:
-        return index.nearest(memory.embedder.embed_query(question), mask, depth)
+        return index.nearest(memory.query_vector(question), mask, depth)
 
     if len(mask.rows) < _WORTH_A_THREAD:
         nearest, matching = by_meaning(), index.matching(question, mask, depth)

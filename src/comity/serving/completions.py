@@ -93,7 +93,9 @@ class Completions:
             yield streamed.usage_chunk()
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
-        case = await asyncio.to_thread(self._aligner.prepare, chat.conversation, chat.given, watch)
+        case = await asyncio.to_thread(
+            self._aligner.prepare, chat.conversation, chat.given, watch, chat.results
+        )
         return case, with_rules(without_ours(chat.body), case.prompt.messages[0].content)
 
     async def _settled(

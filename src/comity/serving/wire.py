@@ -6,13 +6,12 @@ upstream as it came, and may be refused there.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from comity.errors import ComityError
 from comity.records import Message, OptionalTime, Record, Scope
+from comity.serving.strict_json import read_json
 
 Body = dict[str, Any]
 
@@ -22,7 +21,8 @@ _ROLES = {
     "user": "user",
     "assistant": "assistant",
 }
-_PASSED = ("tool", "function")
+TOOLS = ("tool", "function")
+_DEEPEST = 200  # levels of lists and objects in a body
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -61,6 +61,8 @@ class Chat(NamedTuple):
     """What `metadata` says of place, audience and time; the tenant is the key's."""
     body: Body
     """The request as it came."""
+    results: tuple[str, ...] = ()
+    """What tools gave: searched for the rules it touches on, and for nothing else."""
 
 
 class _Metadata(Record):
@@ -94,31 +96,19 @@ def read_chat(raw: bytes, headers: Mapping[str, str], tenant: str) -> Chat:
         include_usage=bool(isinstance(options, dict) and options.get("include_usage")),
         given=read_scope(body.get("metadata"), headers, tenant),
         body=body,
+        results=tuple(read_results(messages)),
     )
 
 
 def read_object(raw: bytes) -> Body:
     """The JSON object of a body. Raises `Refused` (400) for what is none, or cannot be written."""
     try:
-        text = raw.decode()
-        body = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        if "\\u" in text:
-            json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Refused(400, "the body escapes half of a surrogate pair, which is no text") from error
-    except (ValueError, RecursionError) as error:
+        body = read_json(raw)
+    except ValueError as error:
         raise Refused(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise Refused(400, "the body must be a JSON object")
     return body
-
-
-def _finite(number: str) -> float:
-    """A number as JSON has it. Raises `ValueError` for NaN, Infinity and 1e999."""
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError(f"{number} is no number that JSON has")
-    return value
 
 
 def read_turns(messages: Sequence[Any]) -> Iterator[Message]:
@@ -128,13 +118,20 @@ def read_turns(messages: Sequence[Any]) -> Iterator[Message]:
         if not isinstance(message, dict):
             raise Refused(400, f"{where} must be an object", param=where)
         role = message.get("role")
-        if role in _PASSED:
+        if role in TOOLS:
             continue
         if not isinstance(role, str) or role not in _ROLES:
-            known = ", ".join((*_ROLES, *_PASSED))
+            known = ", ".join((*_ROLES, *TOOLS))
             raise Refused(400, f"{where}.role must be one of {known}", param=f"{where}.role")
         if text := text_of(message.get("content"), f"{where}.content"):
             yield Message.model_validate({"role": _ROLES[role], "content": text})
+
+
+def read_results(messages: Sequence[Any]) -> Iterator[str]:
+    """The texts of tools' results among the messages; others are left to the upstream."""
+    for number, message in enumerate(messages):
+        if isinstance(message, dict) and message.get("role") in TOOLS:
+            yield text_of(message.get("content"), f"messages[{number}].content")
 
 
 def text_of(content: Any, where: str = "content") -> str:
