@@ -86,8 +86,11 @@ class PairBook(Protocol):
         A finding on which an owner has decided stays.
         """
 
-    def judged(self, tenant: str, ids: Sequence[str] | None = None) -> list[JudgedPair]:
-        """The findings on these pairs, or all of a tenant's; in order of the rules' ids."""
+    def judged(self, tenant: str, ids: Sequence[str]) -> list[JudgedPair]:
+        """The findings on these pairs, in order of the rules' ids."""
+
+    def found(self, tenant: str, verdict: Verdict) -> list[JudgedPair]:
+        """A tenant's findings of one verdict, in order of the rules' ids."""
 
     def suspicions(self, tenant: str, rules: Sequence[str]) -> list[JudgedPair]:
         """Findings of a contradiction between any two of these rules, dismissed ones apart."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from comity.errors import MemoryDamaged, NotFound
-from comity.memory.pairs import JudgedPair, PairDecision
+from comity.memory.pairs import JudgedPair, PairDecision, Verdict
 from comity.memory.store import from_micros, to_micros
 
 if TYPE_CHECKING:
@@ -41,13 +41,16 @@ class SqlitePairs:
         with self._writing() as connection:
             connection.execute(_KEEP, values)
 
-    def judged(self, tenant: str, ids: Sequence[str] | None = None) -> list[JudgedPair]:
+    def judged(self, tenant: str, ids: Sequence[str]) -> list[JudgedPair]:
         """As in `PairBook`."""
-        if ids is None:
-            return self._found(f"{_FOUND} ORDER BY one, other, id", (tenant,))
         among = "AND id IN (SELECT value FROM json_each(?))"
         values = (tenant, json.dumps(list(ids)))
         return self._found(f"{_FOUND} {among} ORDER BY one, other, id", values)
+
+    def found(self, tenant: str, verdict: Verdict) -> list[JudgedPair]:
+        """As in `PairBook`."""
+        query = f"{_FOUND} AND verdict = ? ORDER BY one, other, id"
+        return self._found(query, (tenant, verdict))
 
     def suspicions(self, tenant: str, rules: Sequence[str]) -> list[JudgedPair]:
         """As in `PairBook`."""

@@ -36,5 +36,11 @@ def due(versions: Sequence[Rule], at: datetime) -> list[Rule]:
     ]
 
 
+def live(versions: Sequence[Rule], at: datetime) -> list[Rule]:
+    """The versions that hold at a moment or will hold later, in the order in which they start."""
+    holds = in_force(versions, at)
+    return [*([holds] if holds else []), *(r for r in due(versions, at) if r.status == "active")]
+
+
 def _starts_by(rule: Rule, at: datetime) -> bool:
     return rule.valid_from is None or rule.valid_from <= at
