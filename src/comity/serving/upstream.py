@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field, SecretStr, ValidationError
@@ -19,6 +20,8 @@ from pydantic import Field, SecretStr, ValidationError
 from comity.errors import ModelError, ModelGarbled, ModelTimeout
 from comity.models.chat import ChatModel, complete, estimate_tokens
 from comity.records import Record, Reply, Request
+from comity.serving.received import read_answer, read_chunk
+from comity.serving.strict_json import read_json
 from comity.serving.wire import Refused, text_of
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOST = 16 * 1024 * 1024  # bytes of an answer, and of one event
 _SHOWN = 200
+_WAITS = re.compile(r"[ -~]{1,64}")  # a Retry-After that can be passed on
 
 
 class Upstream(Record):
@@ -73,35 +77,75 @@ class HttpBackend:
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer. Raises `UpstreamRefused`, `ModelTimeout`, `ModelGarbled`."""
         async with self._posted({**body, "stream": False}) as response:
-            raw = await self._within(response.content.read(_MOST + 1))
-            while len(raw) <= _MOST and not response.content.at_eof():
-                raw += await self._within(response.content.read(_MOST + 1 - len(raw)))
-            return _json(raw)
+            told = _json(await self._whole(response))
+        if error := told.get("error"):
+            raise ModelError(f"the model's endpoint failed: {_said(error)}")
+        return read_answer(told)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The answer's chunks. Raises as `complete`, and `ModelError` where it is cut short."""
-        async with self._posted({**body, "stream": True}) as response:
-            async for data in self._events(response):
-                if data == b"[DONE]":
-                    return
-                chunk = _json(data)
-                if error := chunk.get("error"):
-                    raise ModelError(f"the model's endpoint broke off: {_said(error)}")
-                yield chunk
-        raise ModelError("the model's endpoint cut its answer short: ask again")
+        """The answer's chunks. Raises as `complete`, and `ModelError` where it is cut short.
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The `data` of each server-sent event."""
+        A stream is whole when each of its choices has its `finish_reason`, and `[DONE]` came.
+        """
+        finished: dict[int, bool] = {}
+        async with self._posted({**body, "stream": True}) as response:
+            _streams(response)
+            async with aclosing(self._events(response)) as events:
+                async for data in events:
+                    if data == b"[DONE]":
+                        break
+                    chunk = _chunk(data)
+                    for choice in chunk["choices"]:
+                        index = choice["index"]
+                        finished[index] = finished.get(index, False) or bool(
+                            choice["finish_reason"]
+                        )
+                    yield chunk
+                else:
+                    raise _cut_short()
+            if not finished or not all(finished.values()):
+                raise _cut_short()
+
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        """The `data` of each server-sent event; of one that is cut off, too."""
         data: list[bytes] = []
-        while line := await self._within(response.content.readline()):
-            line = line.rstrip(b"\r\n")
-            if not line and data:
-                yield b"\n".join(data)
-                data = []
-            elif line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
+        async with aclosing(self._lines(response)) as lines:
+            async for line in lines:
+                if line.startswith(b"data:"):
+                    data.append(line[5:].removeprefix(b" "))
+                    if sum(map(len, data)) > _MOST:
+                        raise _too_much()
+                elif not line and data:
+                    yield b"\n".join(data)
+                    data = []
         if data:
             yield b"\n".join(data)
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        """Lines without their ends, wherever the network has cut them."""
+        pieces: list[bytes] = []
+        size = 0
+        while part := await self._within(response.content.readany()):
+            *ended, rest = part.split(b"\n")
+            for line in ended:
+                yield b"".join((*pieces, line)).removesuffix(b"\r")
+                pieces, size = [], 0
+            pieces.append(rest)
+            size += len(rest)
+            if size > _MOST:
+                raise _too_much()
+        if line := b"".join(pieces):
+            yield line
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while part := await self._within(response.content.readany()):
+            parts.append(part)
+            size += len(part)
+            if size > _MOST:
+                raise _too_much()
+        return b"".join(parts)
 
     @asynccontextmanager
     async def _posted(self, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -131,30 +175,22 @@ class HttpBackend:
         except (aiohttp.ClientError, ValueError) as error:
             raise ModelError(f"the model's endpoint broke off: {error}") from error
         finally:
-            response.close() if not response.content.at_eof() else response.release()
+            # one that was not read to its end may not be used again
+            response.release() if response.content.at_eof() else response.close()
 
     async def _refused(self, response: aiohttp.ClientResponse) -> None:
-        raw = await self._within(response.content.read(_MOST))
+        """Raises what an answer other than 200 says."""
+        import aiohttp
+
         try:
-            body = json.loads(raw)
-        except ValueError:
-            body = {}
-        if not isinstance(body, dict) or "error" not in body:
-            said = raw[:_SHOWN].decode(errors="replace")
-            body = {
-                "error": {
-                    "message": f"the model's endpoint answered {response.status}: {said}",
-                    "type": "upstream_error",
-                    "param": None,
-                    "code": None,
-                }
-            }
-        kept = (
-            {"retry-after": response.headers["retry-after"]}
-            if ("retry-after" in response.headers)
-            else {}
-        )
-        raise UpstreamRefused(response.status, body, kept)
+            raw = await self._whole(response)
+        except (aiohttp.ClientError, ModelError):
+            raw = b""  # the status says enough
+        if response.status == 401:
+            raise ModelError("the model's endpoint does not take the gateway's key: see api_key")
+        waits = response.headers.get("retry-after", "")
+        kept = {"retry-after": waits} if _WAITS.fullmatch(waits) else {}
+        raise UpstreamRefused(response.status, _error_of(response.status, raw), kept)
 
     async def _within(self, call: Any) -> Any:
         try:
@@ -249,16 +285,53 @@ class Counter:
 
 
 def _json(raw: bytes) -> dict[str, Any]:
-    if len(raw) > _MOST:
-        raise ModelGarbled(f"the model's endpoint sent more than {_MOST // 1024 // 1024} MB")
     try:
-        told = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        told = read_json(raw)
+    except ValueError as error:
         shown = raw[:_SHOWN].decode(errors="replace")
-        raise ModelGarbled(f"the model's endpoint sent no JSON: {shown!r}") from error
+        raise ModelGarbled(f"the model's endpoint sent no JSON ({error}): {shown!r}") from error
     if not isinstance(told, dict):
         raise ModelGarbled("the model's endpoint sent JSON that is no object")
     return told
+
+
+def _chunk(data: bytes) -> dict[str, Any]:
+    told = _json(data)
+    if error := told.get("error"):
+        raise ModelError(f"the model's endpoint broke off: {_said(error)}")
+    return read_chunk(told)
+
+
+def _streams(response: aiohttp.ClientResponse) -> None:
+    """Raises `ModelGarbled` for an answer that says itself that it is no stream."""
+    if response.content_type in ("text/html", "application/json"):
+        raise ModelGarbled(f"the model's endpoint sent {response.content_type}, not a stream")
+
+
+def _error_of(status: int, raw: bytes) -> dict[str, Any]:
+    """What an endpoint says of its refusal, in OpenAI's form."""
+    try:
+        told = read_json(raw)
+    except ValueError:
+        told = None
+    error = told.get("error") if isinstance(told, dict) else None
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        said = raw[:_SHOWN].decode(errors="replace")
+        error = {"message": f"the model's endpoint answered {status}: {said}"}
+    fields = {name: error.get(name) for name in ("message", "type", "param", "code")}
+    texts = {name: None if told is None else str(told) for name, told in fields.items()}
+    kind = texts["type"] or "upstream_error"
+    return {"error": {**texts, "message": texts["message"] or str(status), "type": kind}}
+
+
+def _cut_short() -> ModelError:
+    return ModelError("the model's endpoint cut its answer short: ask again")
+
+
+def _too_much() -> ModelGarbled:
+    return ModelGarbled(f"the model's endpoint sent more than {_MOST // 1024 // 1024} MB at once")
 
 
 def _said(error: Any) -> str:

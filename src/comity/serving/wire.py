@@ -22,7 +22,6 @@ _ROLES = {
     "assistant": "assistant",
 }
 TOOLS = ("tool", "function")
-_DEEPEST = 200  # levels of lists and objects in a body
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
