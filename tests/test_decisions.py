@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from comity import Aligner, Memory, Rule, Scope
 from comity.alignment.decisions import (
     Break,
+    Link,
     append,
     follow,
     new_id,
     prompt_hash,
-    record_hash,
     replay,
     verify,
 )
 from comity.errors import MemoryDamaged, NotFound
 from comity.memory.embed import HashEmbedder
+from comity.memory.sealed import record_hash
 from comity.models.scripted import ScriptedModel
 from comity.records import Citation, Decision, Message, RuleRef
 from conftest import Clock
@@ -83,7 +84,7 @@ def test_an_edited_record_is_found(at: int, data: st.DataObject) -> None:
 
 
 def test_an_edited_record_with_a_new_hash_is_found_by_the_next(chain: list[Decision]) -> None:
-    forged = chain[2].model_copy(update={"answer": "forged"})
+    forged = chain[2].model_copy(update={"model": "forged"})
     chain[2] = forged.model_copy(update={"hash": record_hash(forged)})
     found = verify(chain)
     assert found is not None
@@ -116,9 +117,10 @@ def test_a_record_that_cannot_be_read_is_where_the_chain_breaks(chain: list[Deci
         yield from chain[:2]
         raise MemoryDamaged("row 3 cannot be read")
 
-    assert follow(read()) == (2, chain[1], Break(3, "", "row 3 cannot be read"))
+    sound = Link(chain[1].id, chain[1].hash)
+    assert follow(read()) == (2, sound, Break(3, "", "row 3 cannot be read"))
     assert verify(read()) == follow(read()).broken
-    assert follow(chain) == (6, chain[5], None)
+    assert follow(chain) == (6, Link(chain[5].id, chain[5].hash), None)
     assert follow([]) == (0, None, None)
 
 

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from comity.alignment.precedence import rule_on
-from comity.errors import MemoryDamaged
+from comity.errors import MemoryDamaged, NotFound
 from comity.memory.memory import Memory
-from comity.records import Citation, Decision, Hit, Message, Rule, RuleRef, Ruling
+from comity.memory.sealed import Hashes, hashes, record_hash
+from comity.records import Citation, Decision, Erasure, Hit, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
 from comity.retrieval.turns import Asked, asked
 
@@ -27,16 +28,11 @@ def prompt_hash(messages: Sequence[Message]) -> str:
     return _sha256([[message.role, message.content] for message in messages])
 
 
-def record_hash(decision: Decision) -> str:
-    """SHA-256 over all fields of a decision but the hash itself, in hex.
-
-    What has its default is left out, so that records made before a field was added still verify.
-    """
-    return _sha256(decision.model_dump(mode="json", exclude={"hash"}, exclude_defaults=True))
-
-
 def append(memory: Memory, decision: Decision) -> Decision:
-    """Chain a decision to its tenant's last one and record it; durable when the call returns."""
+    """Chain a decision to its tenant's last entry and record it; durable when the call returns.
+
+    Its personal texts are kept apart from what is chained, so that they can be erased.
+    """
 
     def seal(previous: str) -> Decision:
         chained = decision.model_copy(update={"previous_hash": previous})
@@ -55,47 +51,94 @@ class Break(NamedTuple):
     problem: str
 
 
+class Link(NamedTuple):
+    """An entry in a chain."""
+
+    id: str
+    hash: str
+
+
 class Chain(NamedTuple):
     """How far a chain of decisions holds."""
 
     sound: int
-    """How many decisions verify, from the first on."""
-    last: Decision | None
+    """How many entries verify, from the first on: decisions, and erasures of their texts."""
+    last: Link | None
     """The last of them."""
     broken: Break | None
 
 
-def follow(decisions: Iterable[Decision]) -> Chain:
-    """Verify decisions, oldest first, up to the first that does not hold.
+class _Gone(NamedTuple):
+    """A decision without its texts, until the erasure is met that accounts for it."""
 
-    A cut at the end leaves no trace in the chain itself: compare the last hash with one that was
-    kept elsewhere.
+    chain: Chain
+    """What is told of the chain if there is none."""
+    remainder: str
+    """Hash of what is left of a record that held its texts itself; else empty."""
+
+
+def follow(entries: Iterable[Decision | Erasure]) -> Chain:
+    """Verify a chain, oldest entry first, up to the first that does not hold.
+
+    Personal texts are compared with their commitment; where they are gone, an erasure further
+    down has to say so. A cut at the end leaves no trace in the chain itself: compare the last
+    hash with one that was kept elsewhere.
     """
+    gone: dict[str, _Gone] = {}
+    chain = _followed(entries, gone)
+    return next((each.chain for each in gone.values()), chain)
+
+
+def _followed(entries: Iterable[Decision | Erasure], gone: dict[str, _Gone]) -> Chain:
     number, last = 0, None
     try:
-        for number, decision in enumerate(decisions, start=1):
-            problem = _problem(decision, last)
-            if problem:
-                return Chain(number - 1, last, Break(number, decision.id, problem))
-            last = decision
+        for number, entry in enumerate(entries, start=1):
+            found = hashes(entry)
+            if problem := _problem(entry, found, last):
+                return Chain(number - 1, last, Break(number, entry.id, problem))
+            if isinstance(entry, Erasure):
+                _account(entry, gone)
+            elif why := _lacks(entry):
+                left = "" if entry.commitment else found.record
+                stops = Chain(number - 1, last, Break(number, entry.id, why))
+                gone[entry.id] = _Gone(stops, left)
+            last = Link(entry.id, entry.hash)
     except MemoryDamaged as error:
         return Chain(number, last, Break(number + 1, "", str(error)))
     return Chain(number, last, None)
 
 
-def verify(decisions: Iterable[Decision]) -> Break | None:
-    """The first decision that was edited or cannot be read, or whose predecessor is missing.
+def _account(erasure: Erasure, gone: dict[str, _Gone]) -> None:
+    for name in erasure.decisions:
+        if name in gone and gone[name].remainder == erasure.remainders.get(name, ""):
+            del gone[name]
+
+
+def verify(entries: Iterable[Decision | Erasure]) -> Break | None:
+    """The first entry that was edited or cannot be read, or whose predecessor is missing.
 
     None if all hold.
     """
-    return follow(decisions).broken
+    return follow(entries).broken
 
 
-def _problem(decision: Decision, before: Decision | None) -> str:
-    if decision.hash != record_hash(decision):
+def _problem(entry: Decision | Erasure, found: Hashes, before: Link | None) -> str:
+    holds_itself = isinstance(entry, Decision) and entry.erased_at and not entry.commitment
+    if entry.hash != found.record and not holds_itself:
         return "its content does not match its hash: it was edited"
-    if decision.previous_hash != (before.hash if before else ""):
-        return "the decision before it was removed, inserted or moved"
+    if isinstance(entry, Decision) and entry.salt and entry.commitment != found.commitment:
+        return "its texts do not match its commitment to them: they were edited"
+    if entry.previous_hash != (before.hash if before else ""):
+        return "the entry before it was removed, inserted or moved"
+    return ""
+
+
+def _lacks(decision: Decision) -> str:
+    """Why an erasure has to account for a decision; empty where its texts are there."""
+    if decision.commitment and not decision.salt:
+        return "its texts are gone, and no erasure of them is on record"
+    if decision.erased_at and not decision.commitment:
+        return "its content does not match its hash, nor what an erasure on record has left of it"
     return ""
 
 
@@ -158,7 +201,7 @@ def replay(
     alone; as of another revision the question is searched anew, for `hits` rules and no fewer
     than it had, leaving out what falls short of `relevance` (see `search`). The facts stay at
     the time that is recorded unless `at` gives another. Raises `NotFound` for a revision that is
-    not there.
+    not there, and as of another revision for a decision whose texts were erased.
     """
     revision = decision.revision if as_of is None else as_of
     scope = decision.scope.model_copy(update={"as_of": revision, "at": at or decision.scope.at})
@@ -170,10 +213,20 @@ def replay(
         ]
         candidates = applying(memory, rules, memory.index.admit(scope), decision.tenant)
     else:
+        _refuse_erased(decision)
         most = max(hits, sum(not hit.reason for hit in decision.hits))
         found = search(memory, searched(decision), scope, k=most, relevance=relevance)
         candidates = found.candidates
     return _compared(decision, rule_on(candidates, memory.authorities))
+
+
+def _refuse_erased(decision: Decision) -> None:
+    if decision.erased_at:
+        raise NotFound(
+            f"the question of decision {decision.id} was erased on {decision.erased_at:%Y-%m-%d} "
+            "and cannot be searched again; at the decision's own revision the ruling can still "
+            "be made again"
+        )
 
 
 def searched(decision: Decision) -> Asked:

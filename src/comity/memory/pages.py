@@ -84,6 +84,7 @@ def _rule_terms(chosen: RuleFilter) -> list[str]:
 def decision_page(tenant: str, chosen: DecisionFilter, *, after: int, limit: int) -> Query:
     """The query for the ids of decisions, oldest first, behind the one with number `after`."""
     wanted = (
+        (True, "kind = 'decision'"),
         (chosen.since, "made_at >= :since"),
         (chosen.until, "made_at < :until"),
         (chosen.rule, "instr(record, :quoted) > 0"),  # most rows are done with here
@@ -91,7 +92,13 @@ def decision_page(tenant: str, chosen: DecisionFilter, *, after: int, limit: int
         (chosen.withheld is not None, "ifnull(record ->> '$.withheld', 0) = :withheld"),
         (chosen.rule, f"({_has_part()})"),
     )
-    terms = ["tenant = :tenant", "number > :after", *(term for asked, term in wanted if asked)]
+    kind = "kind = 'decision'"
+    terms = [
+        "tenant = :tenant",
+        "number > :after",
+        kind,
+        *(term for asked, term in wanted if asked),
+    ]
     values = chosen.model_dump() | {
         "tenant": tenant,
         "after": after,

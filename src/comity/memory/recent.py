@@ -53,6 +53,11 @@ class Lately(Generic[Key, Value]):
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            self._values.clear()
+
 
 class RankingKey(NamedTuple):
     """What a ranking depends on: the rows that can apply, the revision, the text, the way."""
@@ -86,6 +91,11 @@ class Recent:
     def keep(self, key: RankingKey, rows: tuple[Row, ...]) -> None:
         """Keep the first rows of a ranking."""
         self._rankings.put(key, rows)
+
+    def clear(self) -> None:
+        """Keep nothing of any question."""
+        self._vectors.clear()
+        self._rankings.clear()
 
 
 def digest(text: str) -> bytes:

@@ -11,8 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from comity.errors import (
     DuplicateRule,
     MemoryDamaged,
@@ -24,6 +22,7 @@ from comity.errors import (
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
 from comity.memory.sqlite_pairs import SqlitePairs
+from comity.memory.sqlite_texts import SqliteTexts, entries, one
 from comity.memory.store import (
     AccessKey,
     Change,
@@ -33,7 +32,7 @@ from comity.memory.store import (
     from_micros,
     to_micros,
 )
-from comity.records import Decision, Rule
+from comity.records import Decision, Erasure, Rule
 
 if TYPE_CHECKING:
     import apsw
@@ -65,6 +64,7 @@ class SqliteStore:
         self._read: dict[int, StoredRule] = {}
         self._shared = self._connect() if path is None else None
         self.pairs = SqlitePairs(self._reading, self._writing)
+        self.texts = SqliteTexts(self._reading, self._writing)
         with _translated(path):
             self._migrate()
 
@@ -76,6 +76,8 @@ class SqliteStore:
             connection = apsw.Connection(str(self.path) if self.path else ":memory:")
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
+            # what is erased is overwritten, and no copy of it lies in temporary files
+            connection.execute("PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY")
         self._connections.append(connection)
         return connection
 
@@ -307,30 +309,15 @@ class SqliteStore:
 
     def decisions(self, tenant: str) -> Iterator[Decision]:
         """As in `Store`."""
-        number = 0
-        while True:
-            with self._reading() as connection:
-                found = _rows(
-                    connection,
-                    "SELECT number, record FROM decision WHERE tenant = ? AND number > ? "
-                    "ORDER BY number LIMIT 500",
-                    (tenant, number),
-                )
-            if not found:
-                return
-            for number, record in found:
-                yield _read_decision(record, number)
+        return (each for each in self.chain(tenant) if isinstance(each, Decision))
+
+    def chain(self, tenant: str) -> Iterator[Decision | Erasure]:
+        """As in `Store`."""
+        return entries(self._reading, tenant)
 
     def decision(self, tenant: str, decision_id: str) -> Decision:
         """As in `Store`."""
-        with self._reading() as connection:
-            found = connection.execute(
-                "SELECT number, record FROM decision WHERE tenant = ? AND id = ?",
-                (tenant, decision_id),
-            ).fetchone()
-        if found is None:
-            raise NotFound(f"no decision {decision_id!r}: comity decisions list shows them")
-        return _read_decision(found[1], found[0])
+        return one(self._reading, tenant, decision_id)
 
     def decision_page(
         self, tenant: str, chosen: DecisionFilter, *, after: str = "", limit: int = 100
@@ -494,18 +481,6 @@ def _read_rule(record: str, row: int) -> Rule:
     except ValueError as error:
         raise MemoryDamaged(
             f"rule row {row} cannot be read: restore the memory from a backup ({error})"
-        ) from error
-
-
-def _read_decision(record: str, number: int) -> Decision:
-    try:
-        return Decision.model_validate_json(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MemoryDamaged(
-            f"the decision in row {number} cannot be read "
-            f"({where + ': ' if where else ''}{first['msg']}): restore the memory from a backup"
         ) from error
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import Field
 
 from comity.memory.pairs import PairBook
-from comity.records import Decision, OptionalTime, Record, Rule, Time
+from comity.records import Decision, Erasure, OptionalTime, Record, Rule, Time
 
 if TYPE_CHECKING:
     from comity.memory.pages import DecisionFilter, RuleFilter
+    from comity.memory.sealed import TextBook
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,6 +95,10 @@ class Store(Protocol):
     """
 
     @property
+    def texts(self) -> TextBook:
+        """The personal texts of decisions, which can be erased."""
+
+    @property
     def pairs(self) -> PairBook:
         """What judges and owners said of pairs of rules."""
 
@@ -151,6 +156,9 @@ class Store(Protocol):
 
     def decisions(self, tenant: str) -> Iterator[Decision]:
         """A tenant's decisions, oldest first."""
+
+    def chain(self, tenant: str) -> Iterator[Decision | Erasure]:
+        """A tenant's decisions and the erasures of their texts, in the order of their chain."""
 
     def decision(self, tenant: str, decision_id: str) -> Decision:
         """One decision. Raises `NotFound`."""
