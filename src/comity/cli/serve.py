@@ -43,6 +43,7 @@ def serve_command(session: Session, host: str, port: int, gateway: Path | None) 
     except ImportError as error:
         raise MissingExtra("comity serve", "serve") from error
     from comity.serving.config import read_gateway
+    from comity.serving.intake import patient
 
     with session.open_memory() as memory:
         memory.index.catch_up()
@@ -57,7 +58,15 @@ def serve_command(session: Session, host: str, port: int, gateway: Path | None) 
         app = create_app(memory, config, options_of(session.settings), judge=judge, models=models)
         served = ", ".join(name for name in (*models, *config.upstreams) if name != "*")
         note(f"http://{host}:{port}/v1 serves {served or 'any model'}; Ctrl-C stops")
-        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            http=patient(config.max_body_seconds),
+            ws="none",
+            timeout_graceful_shutdown=30,
+        )
 
 
 def _of_settings(settings: Settings) -> Gateway:

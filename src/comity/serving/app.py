@@ -29,6 +29,7 @@ from comity.serving.openapi import describe
 from comity.serving.pressure import Pressure
 from comity.serving.probes import Readiness, healthy
 from comity.serving.refusals import tell_errors, told
+from comity.serving.responses import ResponsesExchange
 from comity.serving.rules_api import rules_router
 from comity.serving.telemetry import CONTENT_TYPE, Telemetry
 from comity.serving.turns import Turn, read_body
@@ -70,9 +71,11 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         import aiohttp
 
-        connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=True
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),  # an upstream's cookie would join all tenants
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=True,
         ) as session:
             served.session = session
             yield
@@ -83,6 +86,7 @@ def create_app(
     app.state.approval_above = config.approval_above
     for method, path, handler in (
         ("POST", "/v1/chat/completions", served.chat),
+        ("POST", "/v1/responses", served.responses),
         ("GET", "/v1/models", served.models),
         ("GET", "/metrics", served.metrics),
         ("GET", "/healthz", served.healthz),
@@ -121,6 +125,10 @@ class _Served:
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
         return await self._asked(request, ChatExchange)
+
+    async def responses(self, request: Request) -> Response:
+        """`POST /v1/responses`."""
+        return await self._asked(request, ResponsesExchange)
 
     async def _asked(
         self, request: Request, understood: Callable[[bytes, Request, str], Exchange]

@@ -66,7 +66,7 @@ class Completions:
         watch = Stopwatch()
         case, sent = await self._prepared(chat, watch)
         sent = {**sent, "stream_options": {"include_usage": True}}
-        streamed = _Streamed(self._aligner, case)
+        streamed = _Streamed(self._aligner, case, chat.body.get("n") or 1)
         try:
             with watch("model"):
                 async with aclosing(self._backend.stream(sent)) as chunks:
@@ -105,12 +105,14 @@ class Completions:
         message = choice.get("message")
         if not isinstance(message, dict):
             raise ModelGarbled("the model's endpoint sent a choice without a message")
-        gate = self._aligner.gate(case)
-        for _ in (*gate.take(spoken(message)), *gate.finish()):
+        gate, written = self._aligner.gate(case), spoken(message)
+        for _ in (*gate.take(written), *gate.finish()):
             pass  # what a stream would have let go, so that both get the same verdict
         finish = str(choice.get("finish_reason") or "stop")
         answer = await self._settle(case, sent, message, gate, finish, told.get("usage"), watch)
         finish = "content_filter" if answer.decision.withheld else finish
+        if answer.text != written:  # what belongs to a text that was not released
+            choice = {name: part for name, part in choice.items() if name != "logprobs"}
         return {**choice, "message": message, "finish_reason": finish, "comity": ours(answer)}, (
             answer
         )
@@ -167,6 +169,7 @@ class _StreamedChoice:
         self.finish = ""
         self.content: list[str] = []
         self.calls: dict[int, Body] = {}
+        self.refusal = ""
         self.sent = ""
         self.recorded = False
 
@@ -183,7 +186,7 @@ class _StreamedChoice:
         They go through the gate behind the content, as they do in a plain answer.
         """
         content = "".join(self.content)
-        if self.calls and not self.gate.stopped_by:
+        if (self.calls or self.refusal) and not self.gate.stopped_by:
             for _ in self.gate.take(spoken(self.message())[len(content) :]):
                 pass
         for _ in self.gate.finish():
@@ -197,6 +200,8 @@ class _StreamedChoice:
         message: Body = {"role": "assistant", "content": "".join(self.content) or None}
         if self.calls:
             message["tool_calls"] = [call for _, call in sorted(self.calls.items())]
+        if self.refusal:
+            message["refusal"] = self.refusal
         return message
 
     def add_call(self, delta: Body) -> None:
@@ -214,8 +219,9 @@ class _StreamedChoice:
 class _Streamed:
     """A stream of chunks, choice by choice behind its gate."""
 
-    def __init__(self, aligner: Aligner, case: Case) -> None:
-        self._aligner, self._case = aligner, case
+    def __init__(self, aligner: Aligner, case: Case, wanted: Any) -> None:
+        """`wanted` is the number of choices that the request asks for."""
+        self._aligner, self._case, self._wanted = aligner, case, wanted
         self.choices: dict[int, _StreamedChoice] = {}
         self.usage: Any = None
         self._head: Body = {}
@@ -223,7 +229,8 @@ class _Streamed:
     @property
     def all_stopped(self) -> bool:
         """Whether nothing of any choice can leave any more."""
-        return bool(self.choices) and all(c.gate.stopped_by for c in self.choices.values())
+        stopped = [choice.gate.stopped_by for choice in self.choices.values()]
+        return len(stopped) == self._wanted and all(stopped)
 
     def take(self, chunk: Body) -> list[Body]:
         """The chunks that may leave after one more chunk."""
@@ -250,6 +257,7 @@ class _Streamed:
             held.add_call(call)
             if not held.gate.release:
                 chunks.append(self.chunk(index, {"tool_calls": [call]}))
+        held.refusal += delta.get("refusal") or ""
         if piece := delta.get("content"):
             chunks += [self.chunk(index, {"content": part}) for part in held.take(piece)]
         return chunks
@@ -272,6 +280,8 @@ class _Streamed:
         if calls and held.gate.release:
             numbered = [{"index": at, **call} for at, call in enumerate(calls)]
             chunks.append(self.chunk(index, {"tool_calls": numbered}))
+        if refusal := message.get("refusal"):
+            chunks.append(self.chunk(index, {"refusal": refusal}))
         withheld = answer.decision.withheld
         finish = "content_filter" if withheld else held.finish or "stop"
         return [*chunks, self.chunk(index, {}, finish, {"comity": ours(answer)})]

@@ -163,7 +163,7 @@ def read_scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
     given = {name: told[name] for name in names if name in told}
     for name in names:
         if value := headers.get("x-" + name.replace("_", "-")):
-            given[name] = value
+            given[name] = _as_written(value)
     try:
         read = _Metadata.model_validate(given)
         return Scope(
@@ -177,6 +177,14 @@ def read_scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
         name = str(first["loc"][0]) if first else "metadata"
         said = first["msg"] if first else str(error)
         raise Refused(400, f"{name}: {said}", param=f"metadata.{name}") from error
+
+
+def _as_written(header: str) -> str:
+    """A header's value as clients mean it: in UTF-8, where it is none of the old Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def with_rules(body: Body, system: str) -> Body:
