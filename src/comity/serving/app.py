@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from comity.alignment.aligner import Aligner, Options
+from comity.alignment.checks import Judge
+from comity.alignment.conflict_watch import ConflictWatch
 from comity.errors import ComityError, SettingsError
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
@@ -22,6 +24,8 @@ from comity.serving.completions import Completions
 from comity.serving.config import Gateway, Tenant
 from comity.serving.events import started
 from comity.serving.exchange import ChatExchange, Exchange
+from comity.serving.guardrail_api import PATH as GUARDRAIL
+from comity.serving.guardrail_api import GuardrailApi
 from comity.serving.intake import Intake, unless_gone
 from comity.serving.ledger import Ledger
 from comity.serving.limits import Limits
@@ -78,15 +82,18 @@ def create_app(
             auto_decompress=True,
         ) as session:
             served.session = session
-            yield
+            async with served.conflicts or nullcontext():
+                yield
 
     app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
     app.state.memory = memory
     app.state.telemetry = served.telemetry
     app.state.approval_above = config.approval_above
+    app.state.options = options
     for method, path, handler in (
         ("POST", "/v1/chat/completions", served.chat),
         ("POST", "/v1/responses", served.responses),
+        ("POST", GUARDRAIL, served.guardrail.handle),
         ("GET", "/v1/models", served.models),
         ("GET", "/metrics", served.metrics),
         ("GET", "/healthz", served.healthz),
@@ -94,6 +101,7 @@ def create_app(
     ):
         app.add_route(path, _answered(path, handler, served.telemetry), methods=[method])
     app.include_router(rules_router())
+    app.include_router(conflicts_router())
     tell_errors(app)
     describe(app)
     app.add_middleware(Pressure, most=config.max_in_progress, refused=served.telemetry.overloaded)
@@ -101,6 +109,17 @@ def create_app(
         Intake, most=int(config.max_body_mb * 1_000_000), seconds=config.max_body_seconds
     )
     return app
+
+
+def _conflict_watch(
+    memory: Memory, judge: ChatModel | None, options: Options
+) -> ConflictWatch | None:
+    """Who compares rules beside the answering. Raises `SettingsError` if there is no judge."""
+    if not options.judge_conflicts:
+        return None
+    if judge is None:
+        raise SettingsError("judge_conflicts: there is no judge; name one in `judge`")
+    return ConflictWatch(memory, Judge(judge, options.judge_timeout))
 
 
 class _Served:
@@ -117,9 +136,18 @@ class _Served:
     ) -> None:
         self._memory, self._config = memory, config
         self._options, self._judge, self._models = options, judge, models
+        self.conflicts = _conflict_watch(memory, judge, options)
         self._limits = Limits(ledger=ledger)
         self._readiness = Readiness(memory)
         self.telemetry = Telemetry()
+        self.guardrail = GuardrailApi(
+            memory,
+            config,
+            options,
+            judge=judge,
+            limits=self._limits,
+            decided=self.telemetry.decided,
+        )
         self.session: aiohttp.ClientSession | None = None
 
     async def chat(self, request: Request) -> Response:
@@ -187,7 +215,9 @@ class _Served:
             )
         backend = self._backend(upstream)
         options = self._config.options(chat.given.tenant, self._options)
-        aligner = Aligner(self._memory, Counter(backend), options, judge=self._judge)
+        aligner = Aligner(
+            self._memory, Counter(backend), options, judge=self._judge, conflicts=self.conflicts
+        )
         return Completions(aligner, backend, decided)
 
     def _backend(self, upstream: Upstream | ChatModel) -> Backend:
