@@ -66,6 +66,9 @@ class Settings(Record):
     seed: int | None = Field(None, description="For sampling that can be repeated.")
     judge: str = Field("", description="Model that checks what code cannot, as `model`; or none.")
     judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+    judge_conflicts: bool = Field(
+        False, description="Gateway: have the judge compare rules that were in force together."
+    )
     release: Literal["strict", "window", "observe"] = Field(
         "strict", description="When text leaves: checked whole, by sentences, or afterwards."
     )

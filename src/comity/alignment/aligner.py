@@ -58,6 +58,9 @@ class Options(Record):
     release: Release = Field("strict", description="When text leaves (see `release`).")
     rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
     judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+    judge_conflicts: bool = Field(
+        False, description="Gateway: have the judge compare rules that were in force together."
+    )
 
 
 class Case(Record):

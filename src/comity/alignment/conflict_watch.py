@@ -44,12 +44,14 @@ class ConflictWatch:
 
     def __init__(self, memory: Memory, judge: Judge, *, pairs: int = 8, waiting: int = 32) -> None:
         self._memory, self._judge, self._most = memory, judge, pairs
-        self._waiting: asyncio.Queue[_Kept] = asyncio.Queue(waiting)
+        self._size = waiting
+        self._waiting: asyncio.Queue[_Kept] | None = None  # of the loop that it works in
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._work(), name="comity conflicts")
+        self._waiting = asyncio.Queue(self._size)
+        self._task = asyncio.create_task(self._work(self._waiting), name="comity conflicts")
         return self
 
     async def __aexit__(
@@ -58,6 +60,7 @@ class ConflictWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._waiting = None
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -65,24 +68,25 @@ class ConflictWatch:
 
     def offer(self, tenant: str, kept: Sequence[Rule]) -> None:
         """Take note of rules that were kept together; returns at once."""
-        try:
-            self._waiting.put_nowait(_Kept(tenant, tuple(kept)))
-        except asyncio.QueueFull:
+        if self._waiting is None or self._waiting.full():
             self.dropped += 1
+        else:
+            self._waiting.put_nowait(_Kept(tenant, tuple(kept)))
 
     async def idle(self) -> None:
         """Wait until all that was offered has been seen to."""
-        await self._waiting.join()
+        if self._waiting is not None:
+            await self._waiting.join()
 
-    async def _work(self) -> None:
+    async def _work(self, waiting: asyncio.Queue[_Kept]) -> None:
         while True:
-            kept = await self._waiting.get()
+            kept = await waiting.get()
             try:
                 await self._look(kept)
             except ComityError as error:
                 _LOG.warning("rules kept together were not compared: %s", error)
             finally:
-                self._waiting.task_done()
+                waiting.task_done()
 
     async def _look(self, kept: _Kept) -> None:
         for pair in await _whole(partial(self._to_judge, kept)):

@@ -14,6 +14,7 @@ import click
 from comity.cli.add import add_command, init_command
 from comity.cli.ask import ask_command
 from comity.cli.change import amend_command, approve_command, reject_command, repeal_command
+from comity.cli.conflicts import conflicts_group
 from comity.cli.decisions import decisions_group
 from comity.cli.exam import exam_group
 from comity.cli.index import index_group
@@ -148,7 +149,13 @@ for _command in (
     reference_command,
 ):
     cli.add_command(_command)
-for _command in (amend_command, repeal_command, approve_command, reject_command):
+for _command in (
+    amend_command,
+    repeal_command,
+    approve_command,
+    reject_command,
+    conflicts_group,
+):
     rules_group.add_command(_command)
 
 
