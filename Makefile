@@ -37,7 +37,8 @@ bench-exams: $(STAMP) ## put samples of OPO's exams to the local model (hours): 
 
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
-		--extra inspect --extra serve --extra dev --no-header --quiet -o requirements.lock pyproject.toml
+		--extra inspect --extra serve --extra litellm --extra langchain --extra llamaindex \
+		--extra mcp --extra dev --no-header --quiet -o requirements.lock pyproject.toml
 
 clean: ## remove what the commands above installed and made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
