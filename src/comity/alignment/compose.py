@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
+from comity.alignment.material import harmless
 from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
@@ -74,7 +75,7 @@ def compose(
     packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
     kind = "rules" if packed.rules else "none_fit" if ruling.kept else "no_rules"
     head = words[kind].format(
-        place=_one_line(_and(name_place(place, language) for place in scope.place)),
+        place=_one_line(harmless(_and(name_place(place, language) for place in scope.place))),
         date=_day(scope.at) if scope.at else "",
     )
     ranks = _relevance(ruling, hits)
@@ -89,7 +90,7 @@ def compose(
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
     if provider:
-        parts += [words["provider"], *provider]
+        parts += [words["provider"], *map(harmless, provider)]
     turns = [turn for turn in conversation if turn.role != "system"]
     return Prompt(
         messages=(Message(role="system", content="\n\n".join(parts)), *turns),
@@ -199,9 +200,9 @@ def _labeller(
         ]
         line: str = words["rule"].format(
             number=number,
-            heading=_one_line(_heading(rule, words)),
-            qualities=_one_line(words["separator"].join(filter(None, qualities))),
-            text="\n  ".join(rule.text.splitlines()),  # no line of it can pass for a label
+            heading=_one_line(harmless(_heading(rule, words))),
+            qualities=_one_line(harmless(words["separator"].join(filter(None, qualities)))),
+            text="\n  ".join(harmless(rule.text).split("\n")),  # no line can pass for a label
         )
         return line
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from comity.alignment.checks import to_check
 from comity.alignment.compose import wording
+from comity.alignment.material import harmless
 from comity.records import Attempt, Finding, Message, Reply, Rule
 
 Ask = Callable[[tuple[Message, ...]], Awaitable[Reply]]
@@ -151,8 +152,8 @@ def _critique(attempt: Attempt, rules: Sequence[Rule], language: str) -> tuple[M
     by_key = {rule.key: rule for rule in rules}
     lines = [
         words["broken"].format(
-            rule=" ".join(by_key[(finding.rule, finding.version)].text.split()),
-            reason=finding.critique or finding.reason,
+            rule=_one_line(by_key[(finding.rule, finding.version)].text),
+            reason=_one_line(finding.critique or finding.reason),
         )
         for finding in violated(attempt.findings, "revise")
     ]
@@ -161,3 +162,7 @@ def _critique(attempt: Attempt, rules: Sequence[Rule], language: str) -> tuple[M
         Message(role="assistant", content=attempt.text),
         Message(role="user", content=asked),
     )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(harmless(text).split())
