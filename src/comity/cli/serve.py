@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from comity.cli.ask import options_of
 from comity.cli.output import note
 from comity.cli.session import Session, pass_session, settings_options
 from comity.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from comity.models.chat import ChatModel
-    from comity.serving.config import Gateway
-    from comity.settings import Settings
+    from comity.serving.worker import Worker
+
+_NEEDED = ("aiohttp", "fastapi", "opentelemetry", "prometheus_client", "uvicorn")
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Processes behind the port, one a core.",
+)
 @click.option(
     "--gateway",
     type=click.Path(path_type=Path),
@@ -31,60 +38,48 @@ if TYPE_CHECKING:
 @settings_options("memory", "embedder", "model", "base_url", "timeout", "place")
 @settings_options("hits", "relevance", "budget", "judge", "judge_timeout", "release", "rounds")
 @pass_session
-def serve_command(session: Session, host: str, port: int, gateway: Path | None) -> None:
+def serve_command(
+    session: Session, host: str, port: int, workers: int, gateway: Path | None
+) -> None:
     """Serve the OpenAI API under the rules in force, and the rules' own API.
 
     Point a client's base_url to http://HOST:PORT/v1 and give it a key of `comity keys create`.
+    A signal to end (Ctrl-C, SIGTERM) lets running answers finish.
     """
-    try:
-        import uvicorn
+    if any(find_spec(name) is None for name in _NEEDED):
+        raise MissingExtra("comity serve", "serve")
+    from comity.serving.supervisor import check_several, run_several
+    from comity.serving.worker import bind, serve
 
-        from comity.serving.app import create_app
-    except ImportError as error:
-        raise MissingExtra("comity serve", "serve") from error
-    from comity.serving.config import read_gateway
-    from comity.serving.intake import patient
+    worker = _worker(session, gateway)
+    if workers > 1:
+        check_several(worker, workers)
+    with session.open_book():
+        pass  # what is not there, or holds nothing, is told before anything starts
+    with bind(host, port) as listener:
+        names = dict.fromkeys((*filter(None, [worker.model]), *worker.gateway.upstreams))
+        served = ", ".join(name for name in names if name != "*") or "any model"
+        by = f" with {workers} workers" if workers > 1 else ""
+        address = f"http://{host}:{listener.getsockname()[1]}/v1"
 
-    with session.open_memory() as memory:
-        memory.index.catch_up()
-        models: dict[str, ChatModel] = {}
-        if gateway is not None:
-            config = read_gateway(gateway)
+        def ready() -> None:
+            note(f"{address} serves {served}{by}; Ctrl-C stops")
+
+        if workers > 1:
+            run_several(worker, listener, workers, ready)
         else:
-            config = _of_settings(session.settings)
-            if not config.upstreams:
-                models[session.settings.model] = session.open_model()
-        judge = session.open_judge(models.get(session.settings.model))
-        app = create_app(memory, config, options_of(session.settings), judge=judge, models=models)
-        served = ", ".join(name for name in (*models, *config.upstreams) if name != "*")
-        note(f"http://{host}:{port}/v1 serves {served or 'any model'}; Ctrl-C stops")
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            http=patient(config.max_body_seconds),
-            ws="none",
-            timeout_graceful_shutdown=30,
-        )
+            serve(worker, listener, ready)
 
 
-def _of_settings(settings: Settings) -> Gateway:
-    """The endpoint of the settings, for whatever model clients ask for; none for a local model."""
-    from pydantic import SecretStr
+def _worker(session: Session, gateway: Path | None) -> Worker:
+    """What each worker is to do: as the gateway's file says, or with the model of the settings."""
+    from comity.serving.config import read_gateway
+    from comity.serving.worker import Worker, gateway_of
 
-    from comity.models.chat import REMOTE_TIMEOUT
-    from comity.models.openai import OPENAI_URL
-    from comity.serving.config import Gateway
-    from comity.serving.upstream import Upstream
-
-    kind, _, name = settings.model.partition(":")
-    if kind != "openai":
-        return Gateway()
-    key = settings.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")
-    upstream = Upstream(
-        base_url=settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,
-        api_key=SecretStr(key),
-        timeout=settings.timeout or REMOTE_TIMEOUT,
+    settings = session.settings
+    if gateway is not None:
+        return Worker(settings=settings, gateway=read_gateway(gateway))
+    config = gateway_of(settings)
+    return Worker(
+        settings=settings, gateway=config, model="" if config.upstreams else settings.model
     )
-    return Gateway(upstreams={name: upstream, "*": upstream})

@@ -1,0 +1,188 @@
+"""One worker of the gateway: what it needs, and its life until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import Field, SecretStr
+
+from comity.errors import ComityError, SettingsError
+from comity.records import Record
+from comity.serving.config import Gateway
+from comity.serving.upstream import Upstream
+from comity.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from comity.models.chat import ChatModel
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG = 2048
+LIMITS, METRICS = "limits", "metrics"
+"""Parts of the folder that workers share."""
+
+
+class Worker(Record):
+    """All that a worker needs: read once, so that each worker, and each later one, has the same.
+
+    It goes to a worker's process over a pipe: no secret stands in a command line or a file.
+    """
+
+    settings: Settings
+    gateway: Gateway
+    model: str = Field("", description="Model that runs in the worker; empty for upstreams alone.")
+    folder: Path | None = Field(None, description="What workers share; None for one alone.")
+
+    @contextmanager
+    def app(self) -> Iterator[FastAPI]:
+        """The application, its memory open and its index level with it. Raises `ComityError`."""
+        from comity.alignment.aligner import Options
+        from comity.memory.embed import open_embedder
+        from comity.memory.memory import Memory
+        from comity.serving.app import create_app
+        from comity.serving.ledger import FolderLedger
+
+        settings = self.settings
+        models = {self.model: self._open(self.model)} if self.model else {}
+        judge = models.get(settings.judge) or (
+            self._open(settings.judge) if settings.judge else None
+        )
+        embedder = open_embedder(
+            settings.embedder,
+            base_url=settings.base_url or None,
+            api_key=settings.api_key.get_secret_value() or None,
+        )
+        with Memory.open(settings.memory, embedder=embedder) as memory:
+            memory.index.catch_up()
+            yield create_app(
+                memory,
+                self.gateway,
+                Options(**{name: getattr(settings, name) for name in Options.model_fields}),
+                judge=judge,
+                models=models,
+                ledger=FolderLedger(self.folder / LIMITS) if self.folder else None,
+            )
+
+    def _open(self, name: str) -> ChatModel:
+        from comity.models.chat import open_model
+
+        return open_model(
+            name,
+            base_url=self.settings.base_url or None,
+            api_key=self.settings.api_key.get_secret_value() or None,
+            timeout=self.settings.timeout,
+        )
+
+
+def gateway_of(settings: Settings) -> Gateway:
+    """The endpoint of the settings, for whatever model clients ask for; none for another kind."""
+    from comity.models.chat import REMOTE_TIMEOUT
+    from comity.models.openai import OPENAI_URL
+
+    kind, _, name = settings.model.partition(":")
+    if kind != "openai":
+        return Gateway()
+    key = settings.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")
+    upstream = Upstream(
+        base_url=settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,
+        api_key=SecretStr(key),
+        timeout=settings.timeout or REMOTE_TIMEOUT,
+    )
+    return Gateway(upstreams={name: upstream, "*": upstream})
+
+
+class Ready(NamedTuple):
+    """A worker serves."""
+
+
+class Failed(NamedTuple):
+    """A worker cannot serve."""
+
+    message: str
+    exit_code: int
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound there; 0 is any free port. Raises `SettingsError`."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    with _told(host, port):
+        if os.name == "posix":  # elsewhere it would let two servers have one port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    return bound
+
+
+def serve(worker: Worker, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve at a bound socket until a signal to end; running answers have the grace time.
+
+    `ready` is called once requests are answered. Ends with `SystemExit`, of code 0 after a
+    signal. Raises `ComityError` for what keeps it from serving.
+    """
+    import uvicorn
+
+    from comity.serving.intake import patient
+
+    for number in ENDING:  # before the server has its own handlers, and after it has ended
+        signal.signal(number, _leave)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # a supervisor has them wait till here
+    with worker.app() as app:
+        with _told(*listener.getsockname()[:2]):
+            listener.listen(_BACKLOG)
+        config = uvicorn.Config(
+            app,
+            http=patient(worker.gateway.max_body_seconds),
+            ws="none",
+            log_level="warning",
+            timeout_graceful_shutdown=worker.gateway.grace,
+        )
+        ready()
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def work(worker: Worker, listener: socket.socket, told: Connection) -> None:
+    """Be one worker among several: the target of a process, which tells `Ready` or `Failed`."""
+    assert worker.folder is not None, "workers share a folder"
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(worker.folder / METRICS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        serve(worker, listener, lambda: told.send(Ready()))
+    except ComityError as error:
+        told.send(Failed(str(error), error.exit_code))
+        sys.exit(1)
+
+
+@contextmanager
+def _told(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError, UnicodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"{host} port {port} cannot be used ({said}): choose another --host or --port, or stop "
+            "what listens there"
+        ) from error
+
+
+def _leave(_: int, __: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _end_with_parent() -> None:
+    """Orphans end: they would hold the port, and nobody would replace or stop them."""
+    parent = parent_process()
+    assert parent is not None, "a worker is a child"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
