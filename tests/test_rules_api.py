@@ -105,8 +105,81 @@ def test_an_approved_rule_cannot_be_changed_behind_the_approver(api: Api) -> Non
         json={"changes": {"status": "active"}},
     ).json()
     assert again["rules"][0]["status"] == "draft"
-    repealed = api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
-    assert repealed.status_code == 403
+    hidden = {"changes": {"status": "repealed"}}
+    ended = api("editor", "POST", "/rules/amend", params={"id": QUAY["id"]}, json=hidden)
+    assert (ended.status_code, ended.json()["error"]["param"]) == (400, "changes.status")
+
+
+def quays(api: Api) -> list[str]:
+    """Ids of what is in force at the quay."""
+    found = api("editor", "GET", "/rules/search", params={"q": "boats", "place": "CN-SH"})
+    return [each["id"] for each in found.json() if each["id"] == QUAY["id"]]
+
+
+def test_the_end_of_a_high_rule_waits_for_a_second_person(api: Api) -> None:
+    named = {"id": QUAY["id"]}
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    api("approver", "POST", "/rules/approve", params=named, json={})
+    ending = {"note": "no boats any more"}
+    proposed = api("editor", "POST", "/rules/repeal", params=named, json=ending).json()
+    assert proposed["rules"][0]["status"] == "draft"
+    assert quays(api) == [QUAY["id"]]
+    (waiting,) = api("approver", "GET", "/rules/drafts").json()
+    assert (waiting["proposes"], waiting["note"]) == ("end", "no boats any more")
+    assert list(waiting["changes"]) == ["valid_to"]
+    done = api("approver", "POST", "/rules/approve", params=named, json={}).json()
+    assert done["rules"][0]["status"] == "repealed"
+    assert quays(api) == []
+    assert api("approver", "GET", "/rules/drafts").json() == []
+
+
+def test_who_proposes_the_end_of_a_rule_cannot_approve_it(api: Api) -> None:
+    named = {"id": QUAY["id"]}
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    api("approver", "POST", "/rules/approve", params=named, json={})
+    api("admin", "POST", "/rules/repeal", params=named, json={})
+    assert api("admin", "POST", "/rules/approve", params=named, json={}).status_code == 403
+    assert quays(api) == [QUAY["id"]]
+    assert api("approver", "POST", "/rules/reject", params=named, json={}).status_code == 200
+    assert quays(api) == [QUAY["id"]]
+
+
+def test_a_draft_that_never_held_is_withdrawn_without_a_second_person(api: Api) -> None:
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    ended = api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
+    assert ended.json()["rules"][0]["status"] == "repealed"
+
+
+def test_drafts_say_what_they_would_change_and_who_made_them(api: Api) -> None:
+    api(
+        "editor", "POST", "/rules", json={"rules": [QUAY, {**QUAY, "id": "new", "status": "draft"}]}
+    )
+    draft = {"changes": {"text": "Boats may stay.", "status": "draft"}}
+    api("editor", "POST", "/rules/amend", params={"id": QUAY["id"]}, json=draft)
+    added, amended = api("approver", "GET", "/rules/drafts").json()
+    assert (added["rule"]["id"], added["proposes"], added["changes"]) == ("new", "add", {})
+    assert amended["proposes"] == "amend"
+    assert amended["changes"]["text"] == {"old": QUAY["text"], "new": "Boats may stay."}
+    assert amended["author"].startswith("k-")
+    listed = api("approver", "GET", "/rules", params={"status": "draft"}).json()
+    assert [each["rule"]["id"] for each in listed] == ["new", QUAY["id"]]
+
+
+def test_rules_are_listed_by_place_words_and_page(api: Api) -> None:
+    more = [{"id": f"r{n}", "text": f"Nets are mended {n}.", "place": "CN"} for n in range(3)]
+    api("editor", "POST", "/rules", json={"rules": [QUAY, *more]})
+
+    def ids(**params: str | int) -> list[str]:
+        told = api("editor", "GET", "/rules", params=params)
+        return [each["rule"]["id"] for each in told.json()]
+
+    assert ids(place="CN", limit=2) == [QUAY["id"], "r0"]
+    assert ids(place="CN", after="r0") == ["r1", "r2"]
+    assert ids(place="Shanghai") == [QUAY["id"]]
+    assert ids(text="mended 1") == ["r1"]
+    assert ids(as_of=1) == ["first"]
+    assert api("editor", "GET", "/rules", params={"as_of": 99}).status_code == 404
+    assert api("editor", "GET", "/rules", params={"place": "QQ"}).status_code == 400
 
 
 def test_decisions_are_listed_verified_replayed_and_traced_to_rules(api: Api) -> None:
@@ -127,7 +200,54 @@ def test_decisions_are_listed_verified_replayed_and_traced_to_rules(api: Api) ->
     api("editor", "POST", "/rules/repeal", params={"id": QUAY["id"]}, json={})
     where = {"id": decision["id"]}
     assert api("auditor", "GET", "/decisions/replay", params=where).json()["same"] is True
+    now = api("auditor", "GET", "/decisions/replay", params={**where, "under": "now"}).json()
+    assert (now["same"], [ref["id"] for ref in now["went"]]) == (False, [QUAY["id"]])
     assert api("auditor", "GET", "/decisions/show", params=where).json() == decision
+
+
+def test_all_answers_that_rest_on_a_rule_are_replayed_page_by_page(api: Api) -> None:
+    api("editor", "POST", "/rules", json={"rules": [QUAY]})
+    for day in ("", "", "2020-01-01"):
+        body = {
+            "model": "bot",
+            "messages": [{"role": "user", "content": "When do boats leave?"}],
+            "metadata": {"comity_place": "CN-SH"} | ({"comity_at": day} if day else {}),
+        }
+        assert api("client", "POST", "/v1/chat/completions", json=body).status_code == 200
+    change = {"changes": {"text": "Boats leave the quay by ten."}}
+    api("editor", "POST", "/rules/amend", params={"id": QUAY["id"]}, json=change)
+
+    def replays(**params: str | int | list[str]) -> Any:
+        return api("auditor", "GET", "/decisions/replays", params=params).json()
+
+    told = replays(rule=QUAY["id"], under="now")
+    assert told["summary"] == {
+        "replayed": 3,
+        "same": 1,
+        "changed": 2,
+        "rules": [{"id": QUAY["id"], "then": 1, "now": 2, "decisions": 2}],
+    }
+    assert [each["same"] for each in told["decisions"]] == [False, False]
+    first = replays(rule=QUAY["id"], under="now", limit=2)
+    rest = replays(rule=QUAY["id"], under="now", limit=2, after=first["next"])
+    assert (first["summary"]["changed"], rest["summary"]["same"], rest["next"]) == (2, 1, "")
+    assert replays(since="2999-01-01")["summary"]["replayed"] == 0
+    named = [each["decision"] for each in told["decisions"]]
+    assert replays(id=named, under="now", facts="then", changed=False)["summary"]["same"] == 2
+    assert replays(under="now", as_of=1)["error"]["param"] == "under"
+    assert replays(facts="now")["error"]["param"] == "facts"
+
+
+def test_decisions_are_filtered_by_what_became_of_them(api: Api) -> None:
+    body = {"model": "bot", "messages": [{"role": "user", "content": "When do boats leave?"}]}
+    api("client", "POST", "/v1/chat/completions", json=body)
+
+    def count(**params: str) -> int:
+        return len(api("auditor", "GET", "/decisions", params=params).json())
+
+    assert (count(withheld="true"), count(withheld="false")) == (0, 1)
+    assert (count(until="2020-01-01"), count(since="2020-01-01")) == (0, 1)
+    assert (count(model="none"), count(rule="first"), count(rule="first", version="2")) == (0, 1, 0)
 
 
 def test_what_is_coming_is_told(api: Api) -> None:

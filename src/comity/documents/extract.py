@@ -107,6 +107,26 @@ def extract(
     )
 
 
+def extract_document(
+    document: Document,
+    defaults: RuleDefaults | None = None,
+    place_of: PlaceOf = as_given,
+    *,
+    text_of: TextOf = nothing_held,
+    longest: int = LONGEST,
+) -> Extraction:
+    """`extract` for a document that was read already: no file and no manifest is looked for."""
+    places = Places((), place_of)
+    found = _rows(document, None, (defaults or RuleDefaults()).given(), places, longest)
+    rules = [rule_of(row, places) for row in _with_repealed_texts(found.rows, text_of)]
+    _refuse_doubles(rules, found.rows)
+    return Extraction(
+        rules=tuple(rules),
+        duplicates=tuple(find_duplicates(rules)),
+        documents=(found.document,),
+    )
+
+
 def rules_from(
     path: Path, defaults: RuleDefaults | None = None, place_of: PlaceOf = as_given
 ) -> Extraction:

@@ -41,6 +41,9 @@ MARKUP: frozenset[Format] = frozenset({"docx", "html", "markdown"})
 MAX_BYTES = 50_000_000
 """Largest file that is read, unless the setting `max_file_mb` says otherwise."""
 
+MAX_UNPACKED = 200_000_000
+"""Bytes that a DOCX file, which is an archive, may unpack to."""
+
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _LINK = re.compile(r"!?\[([^\]\n]+)\]\([^)\s]*(?: \"[^\"\n]*\")?\)")
@@ -101,8 +104,13 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Document:
     Raises `DocumentError`, naming the file and what to do: missing, over `max_bytes` (refused
     before it is read), of an unknown format, encrypted, damaged, without text, undecodable.
     """
+    format_of(path)  # before anything is read
+    return read_bytes(path, _bytes(path, max_bytes))
+
+
+def read_bytes(path: Path, data: bytes) -> Document:
+    """A file's bytes as a document; `path` only names it. Raises as `read` does."""
     kind = format_of(path)
-    data = _bytes(path, max_bytes)
     pages: tuple[int, ...] = ()
     if kind == "pdf":
         text, pages = pdf_text(path, data)
@@ -148,13 +156,21 @@ def _text(path: Path, kind: Format, data: bytes) -> str:
 def _docx_html(path: Path, data: bytes) -> str:
     from io import BytesIO
     from xml.parsers.expat import ExpatError
-    from zipfile import BadZipFile
+    from zipfile import BadZipFile, ZipFile
     from zlib import error as ZlibError
 
     import mammoth
 
     styles = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
     try:
+        with ZipFile(BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_UNPACKED:
+            raise DocumentError(
+                path,
+                f"unpacks to {unpacked / 1e6:,.0f} MB, over the limit of {MAX_UNPACKED / 1e6:,.0f} "
+                "MB; leave out its pictures, or save it as text",
+            )
         return str(mammoth.convert_to_html(BytesIO(data), style_map=styles).value)
     except (
         *(BadZipFile, ExpatError, ZlibError),  # the archive, its XML, its compression

@@ -59,13 +59,16 @@ def plan_import(
     *,
     tenant: str,
     places: Iterable[PlaceNames] = (),
+    waits: Callable[[Rule], bool] = lambda _: False,
 ) -> ImportPlan:
     """Compare rules read from documents with what the memory holds.
 
     A rule of version 1 states the whole rule; a row of a later version states what changes, and
     inherits the other fields. A rule that is in the memory but no longer in a document that
-    brought it is gone. Raises `RuleError` for a rule that cannot be taken and for a document that
-    has none of the rules which one of its name brought, `DuplicateRule` for one that stands twice.
+    brought it is gone. What `waits` for approval comes as a draft.
+
+    Raises `RuleError` for a rule that cannot be taken and for a document that has none of the
+    rules which one of its name brought, `DuplicateRule` for one that stands twice.
     """
     _refuse_doubles(rules)
     known = memory.store.places(tenant)
@@ -75,7 +78,10 @@ def plan_import(
     for rule in rules:
         chains[rule.id].append(rule.model_copy(update={"tenant": tenant}))
     imports = _imports(memory, tenant)
-    planned = [_plan_rule(memory, chain, gazetteer, imports) for chain in chains.values()]
+    planned = [
+        _plan_rule(memory, chain, gazetteer, imports, draft=any(map(waits, chain)))
+        for chain in chains.values()
+    ]
     added = tuple(rule for plan in planned for rule in plan.added)
     changed = tuple(change for plan in planned for change in plan.changed)
     new = [*added, *(change.new for change in changed)]
@@ -152,7 +158,12 @@ def _imports(memory: Memory, tenant: str) -> set[int]:
 
 
 def _plan_rule(
-    memory: Memory, chain: Sequence[Rule], gazetteer: Gazetteer, imports: set[int]
+    memory: Memory,
+    chain: Sequence[Rule],
+    gazetteer: Gazetteer,
+    imports: set[int],
+    *,
+    draft: bool,
 ) -> _RulePlan:
     history = memory.store.history(chain[0].tenant, chain[0].id)
     stored = [version.rule for version in history]
@@ -162,8 +173,13 @@ def _plan_rule(
     last = stored[-1] if stored else None
     for rule in incoming:
         there = _counterpart(rule, incoming, imported, stored)
+        said = rule
+        if draft and rule.status == "active":
+            rule = rule.model_copy(update={"status": "draft"})
+            if there is not None and there.status != "repealed":
+                said = rule.model_copy(update={"status": there.status})  # approved since, perhaps
         # behind a change every later version is stated again, or the change would outlive it
-        if there is not None and not plan.changed and _says_the_same(rule, there):
+        if there is not None and not plan.changed and _says_the_same(said, there):
             unchanged += 1
         elif last is None:
             last = _first_version(rule)

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import Field
 
-from comity.alignment.decisions import affected, follow, replay
-from comity.memory.memory import Memory
+from comity.memory.pages import RuleFilter
 from comity.memory.upcoming import Upcoming, upcoming
-from comity.records import WORLD, Decision, Record, Rule, Scope
+from comity.records import WORLD, Record, Rule, Scope, Status
 from comity.retrieval.search import search
-from comity.serving.auth import Act, allow, principal
+from comity.serving.approval import Waiting, end_rule, ever_waited, refuse_own, waiting, waits
+from comity.serving.asked import MOST, Approver, AsOf, Editor, Id, Limit, Number, Reader, aware
+from comity.serving.decisions_api import DECISIONS
+from comity.serving.import_api import IMPORT, import_rules
 from comity.serving.wire import Refused
-
-_MOST = 1000
 
 
 class NewRules(Record):
     """Rules to add, all or none."""
 
     rules: tuple[dict[str, Any], ...] = Field(
-        min_length=1, max_length=_MOST, description="Without tenant and version."
+        min_length=1, max_length=MOST, description="Without tenant and version."
     )
     note: str = Field("", description="Why.")
 
@@ -62,57 +62,40 @@ class HeldRule(Record):
     recorded_at: datetime | None = Field(description="When.")
 
 
-class Asked(NamedTuple):
-    """Who asks, and of which memory."""
-
-    key: str
-    tenant: str
-    memory: Memory
-    approval_above: str
-    """Rules of this rank and higher wait for a second person."""
-
-
-def _may(act: Act) -> Callable[[Request], Asked]:
-    def who(request: Request) -> Asked:
-        memory: Memory = request.app.state.memory
-        found = principal(memory, request.headers.get("authorization"))
-        allow(found, act)
-        return Asked(found.key, found.tenant, memory, request.app.state.approval_above)
-
-    return who
-
-
-Reader = Annotated[Asked, Depends(_may("read rules"))]
-Editor = Annotated[Asked, Depends(_may("change rules"))]
-Approver = Annotated[Asked, Depends(_may("approve rules"))]
-Auditor = Annotated[Asked, Depends(_may("read decisions"))]
-Id = Annotated[str, Query(min_length=1, max_length=400, description="Id of a rule.")]
-Limit = Annotated[int, Query(ge=1, le=_MOST)]
-
-
-def _waits(who: Asked, rule: Mapping[str, Any]) -> bool:
-    """Whether a rule ranks so high that a second person has to approve it."""
-    ranks, authority = who.memory.authorities, rule.get("authority", "policy")
-    return bool(who.approval_above) and (
-        authority not in ranks or ranks.index(authority) <= ranks.index(who.approval_above)
-    )
-
-
-def _ever_waited(who: Asked, rule_id: str) -> bool:
-    """Whether any version ranks so high: a draft with a lower rank opens no way around."""
-    versions = who.memory.history(rule_id, tenant=who.tenant)
-    return any(_waits(who, each.rule.model_dump()) for each in versions)
-
-
 def list_rules(
     who: Reader,
-    after: Annotated[str, Query(description="Id after which to go on.")] = "",
+    after: Annotated[str, Query(max_length=400, description="Id after which to go on.")] = "",
     limit: Limit = 100,
-    as_of: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    as_of: AsOf = None,
+    place: Annotated[str, Query(description="Rules of this place and inside it.")] = "",
+    audience: Annotated[str, Query(description="Rules that name this label.")] = "",
+    authority: Annotated[str, Query(description="Rules of this rank.")] = "",
+    domain: Annotated[str, Query(description="Rules on this subject.")] = "",
+    status: Annotated[Status | None, Query(description="Of the newest version.")] = None,
+    text: Annotated[str, Query(description="Words in id, title, article or text.")] = "",
 ) -> list[HeldRule]:
     """The newest version of each rule, in order of id."""
-    found = (held for held in who.memory.rules(tenant=who.tenant, as_of=as_of))
-    return [_held(each) for each in found if each.rule.id > after][:limit]
+    if as_of is not None:
+        who.memory.check_scope(Scope(tenant=who.tenant, as_of=as_of))
+    chosen = RuleFilter(
+        place=who.memory.gazetteer(who.tenant).canonical(place) if place else "",
+        audience=audience,
+        authority=authority,
+        domain=domain,
+        status=status,
+        text=text,
+    )
+    found = who.memory.store.page(who.tenant, chosen, after=after, limit=limit, as_of=as_of)
+    return [_held(each) for each in found]
+
+
+def list_drafts(
+    who: Reader,
+    after: Annotated[str, Query(max_length=400, description="Id after which to go on.")] = "",
+    limit: Limit = 100,
+) -> list[Waiting]:
+    """What waits for approval, and what it would change."""
+    return waiting(who, after, limit)
 
 
 def search_rules(
@@ -121,7 +104,7 @@ def search_rules(
     place: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
     audience: Annotated[list[str], Query()] = [],  # noqa: B006
     at: datetime | None = None,
-    as_of: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    as_of: AsOf = None,
     k: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> list[dict[str, Any]]:
     """The rules that apply to a question, most similar first."""
@@ -144,7 +127,9 @@ def upcoming_rules(
     audience: str = "",
 ) -> list[Upcoming]:
     """Which rules begin, change or end between two dates."""
-    first, last = _aware(since), _aware(until)
+    first, last = aware(since), aware(until)
+    assert first is not None
+    assert last is not None
     if last < first:
         raise Refused(400, "until is before since", param="until")
     return upcoming(who.memory, first, last, tenant=who.tenant, place=place, audience=audience)
@@ -152,7 +137,7 @@ def upcoming_rules(
 
 def add_rules(who: Editor, new: NewRules) -> Versions:
     """Add rules as one revision: all of them, or none."""
-    rules = [_rule({**each, "tenant": who.tenant}, draft=_waits(who, each)) for each in new.rules]
+    rules = [_rule({**each, "tenant": who.tenant}, draft=waits(who, each)) for each in new.rules]
     revision = who.memory.add(rules, author=who.key, note=new.note)
     return Versions(revision=revision, rules=tuple(rules))
 
@@ -160,35 +145,23 @@ def add_rules(who: Editor, new: NewRules) -> Versions:
 def amend_rule(who: Editor, id: Id, amendment: Amendment) -> Versions:
     """Give a rule a new version; a high one waits for approval as a draft."""
     changes = dict(amendment.changes)
-    if _waits(who, changes) or _ever_waited(who, id):
+    if waits(who, changes) or ever_waited(who, id):
+        if changes.get("status") == "repealed":
+            raise Refused(400, f"rule {id!r}: POST /rules/repeal ends it", param="changes.status")
         changes["status"] = "draft"
     rule = who.memory.amend(id, changes, tenant=who.tenant, author=who.key, note=amendment.note)
     return Versions(revision=who.memory.revision, rules=(rule,))
 
 
 def repeal_rule(who: Editor, id: Id, ending: Ending) -> Versions:
-    """End a rule, now or at another moment."""
-    if _ever_waited(who, id):
-        raise Refused(
-            403,
-            f"rule {id!r} ranks so high that an approver has to repeal it on the command line",
-            kind="permission_error",
-        )
-    at = _aware(ending.at) if ending.at else None
-    rule = who.memory.repeal(id, at=at, tenant=who.tenant, author=who.key, note=ending.note)
+    """End a rule, now or at another moment; the end of a high one waits for approval."""
+    rule = end_rule(who, id, aware(ending.at), ending.note)
     return Versions(revision=who.memory.revision, rules=(rule,))
 
 
 def approve_rule(who: Approver, id: Id, ending: Ending) -> Versions:
-    """Put a draft in force. Whoever wrote it may not approve it."""
-    newest = who.memory.history(id, tenant=who.tenant)[-1]
-    revisions = who.memory.store.revisions(who.tenant, after=newest.revision - 1)
-    if revisions and revisions[0].author == who.key:
-        raise Refused(
-            403,
-            f"rule {id!r}: this draft is of the same key; another person has to approve it",
-            kind="permission_error",
-        )
+    """Do what a draft proposes. Whoever wrote it may not approve it."""
+    refuse_own(who, id)
     rules = who.memory.approve(id, tenant=who.tenant, author=who.key, note=ending.note)
     return Versions(revision=who.memory.revision, rules=tuple(rules))
 
@@ -207,72 +180,17 @@ def rule_history(who: Reader, id: Id) -> list[HeldRule]:
 def rule_diff(
     who: Reader,
     id: Id,
-    old: Annotated[int | None, Query(ge=1, le=2**31)] = None,
-    new: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+    old: Number = None,
+    new: Number = None,
 ) -> dict[str, dict[str, Any]]:
     """The fields in which two versions differ."""
     found = who.memory.diff(id, old, new, tenant=who.tenant)
     return {change.field: {"old": change.old, "new": change.new} for change in found}
 
 
-def list_decisions(
-    who: Auditor,
-    after: Annotated[str, Query(description="Id after which to go on.")] = "",
-    limit: Limit = 100,
-) -> list[Decision]:
-    """The records of answers, oldest first."""
-    found: list[Decision] = []
-    begun = not after
-    for decision in who.memory.store.decisions(who.tenant):
-        if begun:
-            found.append(decision)
-        begun = begun or decision.id == after
-        if len(found) == limit:
-            break
-    return found
-
-
-def verify_decisions(who: Auditor) -> dict[str, Any]:
-    """Whether the chain of the tenant's records holds."""
-    chain = follow(who.memory.store.decisions(who.tenant))
-    return {
-        "decisions": chain.sound,
-        "broken": None if chain.broken is None else chain.broken._asdict(),
-        "last_hash": chain.last.hash if chain.last else "",
-    }
-
-
-def affected_decisions(
-    who: Auditor, id: Id, version: Annotated[int | None, Query(ge=1, le=2**31)] = None
-) -> list[dict[str, Any]]:
-    """Which past answers relied on a rule, or on one version of it."""
-    who.memory.get(id, version=version, tenant=who.tenant)
-    found = affected(who.memory.store.decisions(who.tenant), id, version)
-    return [
-        {"decision": each.decision.id, "part": each.part, "question": each.decision.question}
-        for each in found
-    ]
-
-
-def show_decision(who: Auditor, id: Id) -> Decision:
-    """One record."""
-    return who.memory.store.decision(who.tenant, id)
-
-
-def replay_decision(
-    who: Auditor, id: Id, under_now: bool = False, relevance: float = 0.0
-) -> dict[str, Any]:
-    """A record's ruling made again, at its revision or under today's rules."""
-    decision = who.memory.store.decision(who.tenant, id)
-    revision = who.memory.revision if under_now else None
-    again = replay(who.memory, decision, as_of=revision, relevance=relevance)
-    refs = {"kept": again.kept, "came": again.came, "went": again.went}
-    told = {name: [ref.model_dump(mode="json") for ref in each] for name, each in refs.items()}
-    return {"same": again.same, **told}
-
-
 _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "/rules", list_rules),
+    ("GET", "/rules/drafts", list_drafts),
     ("GET", "/rules/search", search_rules),
     ("GET", "/rules/upcoming", upcoming_rules),
     ("POST", "/rules", add_rules),
@@ -282,25 +200,24 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("POST", "/rules/reject", reject_rule),
     ("GET", "/rules/history", rule_history),
     ("GET", "/rules/diff", rule_diff),
-    ("GET", "/decisions", list_decisions),
-    ("GET", "/decisions/verify", verify_decisions),
-    ("GET", "/decisions/affected", affected_decisions),
-    ("GET", "/decisions/show", show_decision),
-    ("GET", "/decisions/replay", replay_decision),
 )
+_MADE = (add_rules,)
 
 
 def rules_router() -> APIRouter:
-    """The routes; the application's state holds `memory` and `approval_above`."""
+    """The routes; the application's state holds `memory`, `approval_above` and `options`."""
     router = APIRouter()
-    for method, path, call in _ROUTES:
+    for method, path, call in (*_ROUTES, *DECISIONS):
         router.add_api_route(
             path,
             call,
             methods=[method],
             tags=[path.split("/")[1]],
-            status_code=201 if call is add_rules else 200,
+            status_code=201 if call in _MADE else 200,
         )
+    router.add_api_route(
+        "/rules/import", import_rules, methods=["POST"], tags=["rules"], openapi_extra=IMPORT
+    )
     return router
 
 
@@ -318,10 +235,3 @@ def _rule(given: Mapping[str, Any], *, draft: bool) -> Rule:
         name = given.get("id", "?")
         raise Refused(422, f"rule {name!r}: {where}: {said}", param=where) from error
     return rule.model_copy(update={"version": 1, **({"status": "draft"} if draft else {})})
-
-
-def _aware(time: datetime) -> datetime:
-    from comity.records import parse_time
-
-    aware: datetime = parse_time(time)
-    return aware

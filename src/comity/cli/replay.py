@@ -1,0 +1,206 @@
+"""`comity decisions replay`: the same questions again, under the same rules or today's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comity.cli.output import day, note, progress_bar, say_json, say_table
+from comity.cli.rules import find
+from comity.cli.session import Session, pass_session, settings_options
+from comity.cli.values import MOMENT, json_option
+
+if TYPE_CHECKING:
+    from comity.alignment.replays import Replayed, Summary
+    from comity.memory.memory import Memory
+    from comity.memory.pages import DecisionFilter
+    from comity.records import Decision, RuleRef
+
+_PAGE = 200
+_SHOWN_RULES = 20
+
+
+@click.command("replay")
+@click.argument("decision_ids", metavar="[ID]...", nargs=-1)
+@click.option("--since", type=MOMENT, help="All decisions from this moment on.")
+@click.option("--until", type=MOMENT, help="All decisions before this moment.")
+@click.option("--rule", metavar="ID[@VERSION]", help="All decisions that the rule had a part in.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many."
+)
+@click.option("--as-of", type=click.IntRange(0), metavar="N", help="With the rules of revision N.")
+@click.option("--under", type=click.Choice(["now"]), help="With the rules that are held now.")
+@click.option(
+    "--facts",
+    type=click.Choice(["then", "now"]),
+    help="Time of the facts; by default, under now, the one that the question stated, else now.",
+)
+@json_option
+@settings_options("memory", "tenant", "embedder", "hits", "relevance")
+@pass_session
+@click.pass_context
+def replay_command(
+    context: click.Context,
+    session: Session,
+    /,
+    decision_ids: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    rule: str | None,
+    limit: int,
+    as_of: int | None,
+    under: str | None,
+    facts: str | None,
+    as_json: bool,
+) -> None:
+    """Make the rulings of decisions again, without the model.
+
+    At its own revision the outcome must be the same, and the exit code is 1 where it is not.
+    Under now the same question meets today's rules, and what differs is shown: rules that came,
+    that went, and that were amended. Its facts are of today too, unless the question stated
+    another time. As of another revision they stay at the time that is recorded.
+    """
+    _check(decision_ids, bool(since or until or rule), as_of, under, facts)
+    asked = session.settings
+    with session.open_memory() as memory:
+        revision = memory.revision if under else as_of
+        found = (
+            _named(memory, asked.tenant, decision_ids)
+            if decision_ids
+            else _all(memory, asked.tenant, _filter(memory, asked.tenant, since, until, rule))
+        )
+        options = {
+            "as_of": revision,
+            "facts": facts or ("asked" if under else "then"),
+            "hits": asked.hits,
+            "relevance": asked.relevance,
+        }
+        replays = _replays(memory, list(islice(found, limit + 1)), limit, options)
+    if len(decision_ids) == 1:
+        _tell_one(replays[0], as_json)
+    else:
+        _tell_all(replays, as_json)
+    same = all(each.same for each in replays)
+    context.exit(0 if same or revision is not None else 1)
+
+
+def _check(
+    ids: Sequence[str], chosen: bool, as_of: int | None, under: str | None, facts: str | None
+) -> None:
+    if as_of is not None and under is not None:
+        raise click.UsageError("give --as-of or --under, not both")
+    if facts and as_of is None and under is None:
+        raise click.UsageError(
+            "--facts needs --under now or --as-of: else the facts are as recorded"
+        )
+    if bool(ids) == chosen:
+        raise click.UsageError(
+            "name decisions (comity decisions list), or give --since, --until or --rule"
+            + (", not both" if ids else "")
+        )
+
+
+def _filter(
+    memory: Memory,
+    tenant: str,
+    since: datetime | None,
+    until: datetime | None,
+    rule: str | None,
+) -> DecisionFilter:
+    from comity.memory.pages import DecisionFilter
+
+    chosen = DecisionFilter(since=since, until=until)
+    if rule is None:
+        return chosen
+    named = find(memory, rule, tenant).rule
+    version = None if rule == named.id else named.version
+    return chosen.model_copy(update={"rule": named.id, "version": version})
+
+
+def _named(memory: Memory, tenant: str, ids: Sequence[str]) -> Iterator[Decision]:
+    for name in dict.fromkeys(ids):
+        yield memory.store.decision(tenant, name)
+
+
+def _all(memory: Memory, tenant: str, chosen: DecisionFilter) -> Iterator[Decision]:
+    after = ""
+    while page := memory.store.decision_page(tenant, chosen, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].id
+
+
+def _replays(
+    memory: Memory, decisions: Sequence[Decision], limit: int, options: dict[str, Any]
+) -> list[Replayed]:
+    from comity.alignment.replays import replay_all
+
+    chosen = decisions[:limit]
+    if len(decisions) > limit:
+        last = chosen[-1].made_at
+        note(f"only the first {limit}, up to {last:%Y-%m-%d %H:%M} UTC: --limit gives more")
+    done: list[Replayed] = []
+    with progress_bar("replaying", "decisions") as progress:
+        for each in replay_all(memory, chosen, **options):
+            done.append(each)
+            progress(len(done), len(chosen))
+    return done
+
+
+def _tell_one(again: Replayed, as_json: bool) -> None:
+    if as_json:
+        say_json(again.model_dump(mode="json"))
+        return
+    rows = [(_name(ref), "yes", "no" if ref in again.went else "yes") for ref in again.then]
+    rows += [(_name(ref), "no", "yes") for ref in again.came]
+    say_table(("rule", "then", "again"), rows)
+    note(f"under revision {again.as_of}, facts of {day(again.facts_at) or 'any time'}")
+    if again.same:
+        note("the ruling is the same")
+    else:
+        note(f"the ruling differs; {_changes(again)}")
+
+
+def _changes(again: Replayed) -> str:
+    both = {each.id for each in again.amended}
+    said = [f"amended: {each.id}@{each.then} -> @{each.now}" for each in again.amended]
+    for what, refs in (("came", again.came), ("went", again.went)):
+        names = [_name(ref) for ref in refs if ref.id not in both]
+        if names:
+            said.append(f"{what}: {', '.join(names)}")
+    return "; ".join(said) or "in its order or in what it overruled"
+
+
+def _name(ref: RuleRef) -> str:
+    return f"{ref.id}@{ref.version}"
+
+
+def _tell_all(replays: Sequence[Replayed], as_json: bool) -> None:
+    from comity.alignment.replays import summary
+
+    total = summary(replays)
+    if as_json:
+        listed = [each.model_dump(mode="json") for each in replays]
+        say_json(total.model_dump(mode="json") | {"decisions": listed})
+        return
+    rows = [
+        (each.decision, f"{each.made_at:%Y-%m-%d %H:%M}", _changes(each), each.question)
+        for each in replays
+        if not each.same
+    ]
+    if rows:
+        say_table(("decision", "made", "what differs", "question"), rows)
+    _note_summary(total)
+
+
+def _note_summary(total: Summary) -> None:
+    for change in total.rules[:_SHOWN_RULES]:
+        then = f"version {change.then}" if change.then else "not in force"
+        now = f"version {change.now}" if change.now else "not in force"
+        note(f"{change.id}: {then} -> {now}, in {change.decisions}")
+    if len(total.rules) > _SHOWN_RULES:
+        note(f"… and {len(total.rules) - _SHOWN_RULES} more (--json shows all)")
+    note(f"{total.replayed} decisions: {total.same} the same, {total.changed} changed")
