@@ -16,7 +16,16 @@ from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
 from comity.alignment.conflict_watch import ConflictWatch
 from comity.alignment.conflicts import suspected
-from comity.alignment.enforce import Ask, Enforced, broken_off, disclosed, enforce, stopped
+from comity.alignment.enforce import (
+    Ask,
+    Deny,
+    Enforced,
+    broken_off,
+    denies,
+    disclosed,
+    enforce,
+    stopped,
+)
 from comity.alignment.precedence import rule_on
 from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
@@ -58,6 +67,9 @@ class Options(Record):
     release: Release = Field("strict", description="When text leaves (see `release`).")
     rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
     judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+    deny_unchecked: Deny = Field(
+        "failed", description="Under `block` rules, what is withheld unchecked (see `enforce`)."
+    )
     judge_conflicts: bool = Field(
         False, description="Gateway: have the judge compare rules that were in force together."
     )
@@ -225,7 +237,11 @@ class Aligner:
 
     def gate(self, case: Case) -> Gate:
         """What lets the answer's text go, as the options and the rules in force say."""
-        checked = [rule for rule in to_check(case.ruling.kept) if can_check(rule, self.judge)]
+        checked = [
+            rule
+            for rule in to_check(case.ruling.kept)
+            if can_check(rule, self.judge) or denies(rule, self.options.deny_unchecked)
+        ]
         return Gate(checked, self.options.release)
 
     async def settle(
@@ -239,7 +255,7 @@ class Aligner:
         with watch("checks"):
             enforced = await self._enforce(case, reply, gate, ask)
         decision = self._record(case, reply, enforced, gate, watch)
-        decision = await asyncio.to_thread(decisions.append, self.memory, decision)
+        decision = await asyncio.to_thread(self.record, decision)
         if self.conflicts and case.scope.as_of is None:
             self.conflicts.offer(case.scope.tenant, case.ruling.kept)
         return Answer(text=enforced.text, citations=decision.citations, decision=decision)
@@ -250,7 +266,11 @@ class Aligner:
             return None
         reply = Reply(text=gate.released, model=self.model.name, finish_reason="broken_off")
         enforced = broken_off(gate.released, case.ruling.kept)
-        return decisions.append(self.memory, self._record(case, reply, enforced, gate, watch))
+        return self.record(self._record(case, reply, enforced, gate, watch))
+
+    def record(self, decision: Decision) -> Decision:
+        """Put a decision on record, durable when it returns. Raises `StoreError`."""
+        return decisions.append(self.memory, decision)
 
     async def _write(self, case: Case, gate: Gate) -> AsyncGenerator[str | Reply]:
         """What may leave of the model's answer as it comes, and last its reply.
@@ -307,6 +327,7 @@ class Aligner:
             ask=ask,
             rounds=self.options.rounds,
             language=language,
+            deny=self.options.deny_unchecked,
         )
 
     def _record(
@@ -340,6 +361,8 @@ class Aligner:
             withheld=enforced.withheld,
             disclosed=enforced.disclosed,
             release=gate.release,
+            opened=("checks",) if enforced.unchecked else (),
+            opened_why=enforced.unchecked,
             timings=watch.seconds,
             usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
         )

@@ -8,7 +8,8 @@ that breaks a rule with enforcement `block` is withheld, and what is said instea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 from comity.alignment.checks import to_check
 from comity.alignment.compose import wording
@@ -17,6 +18,13 @@ from comity.records import Attempt, Finding, Message, Reply, Rule
 
 Ask = Callable[[tuple[Message, ...]], Awaitable[Reply]]
 """Asks the model once more, with these messages."""
+
+Deny = Literal["failed", "any", "never"]
+"""Which answers are withheld though no breach of a `block` rule was found.
+
+`failed`: those whose check was made and failed: the judge was late, or answered nonsense.
+`any`: those that were not checked at all, too, for want of a judge. `never`: none.
+"""
 
 CheckText = Callable[[str], Awaitable[tuple[Finding, ...]]]
 """Checks one version of the answer."""
@@ -36,6 +44,8 @@ class Enforced(NamedTuple):
     """What the model was asked for besides the first answer."""
     disclosed: bool = False
     """Whether a version left before it was found to break a rule."""
+    unchecked: str = ""
+    """What failed, where an answer is released though its check under a `block` rule has."""
 
 
 async def enforce(
@@ -47,11 +57,13 @@ async def enforce(
     ask: Ask,
     rounds: int,
     language: str,
+    deny: Deny = "failed",
 ) -> Enforced:
     """Check an answer to `messages`, have it rewritten at most `rounds` times, or withhold it.
 
     A version that breaks a `block` rule ends the rewriting. The best version is the one that
-    breaks the fewest rules, those that block counting before all others; the earliest of equals.
+    breaks the fewest rules, those that block counting before all others, and then those that
+    block and were not checked where `deny` says so; the earliest of equals.
     Raises what the model raises.
     """
     attempts = [Attempt(text=text, findings=await check(text))]
@@ -60,15 +72,19 @@ async def enforce(
         reply = await ask((*messages, *_critique(attempts[-1], rules, language)))
         replies.append(reply)
         attempts.append(Attempt(text=reply.text, findings=await check(reply.text)))
-    best = min(attempts, key=_breaches)
+    best = min(attempts, key=partial(_breaches, deny=deny))
     blocked = violated(best.findings, "block")
-    released = refusal(blocked, rules, language) if blocked else best.text
+    unsure = denied(best.findings, deny)
+    released = best.text
+    if blocked or unsure:
+        released = refusal(blocked or unsure, rules, language)
     return Enforced(
         text=released,
         findings=best.findings,
         attempts=tuple(attempts) if released != text else (),
-        withheld=bool(blocked),
+        withheld=bool(blocked or unsure),
         replies=tuple(replies),
+        unchecked=_told(denied(best.findings, "failed")) if deny == "never" else "",
     )
 
 
@@ -127,12 +143,32 @@ def violated(findings: Iterable[Finding], *enforcements: str) -> tuple[Finding, 
     )
 
 
+def denied(findings: Iterable[Finding], deny: Deny) -> tuple[Finding, ...]:
+    """The findings under `block` rules that nobody checked, as far as that withholds an answer."""
+    outcomes = {"failed": ("failed",), "any": ("failed", "not_checked"), "never": ()}[deny]
+    return tuple(
+        finding
+        for finding in findings
+        if finding.enforcement == "block" and finding.outcome in outcomes
+    )
+
+
+def denies(rule: Rule, deny: Deny) -> bool:
+    """Whether an answer waits for a rule even if nobody can check it."""
+    return rule.enforcement == "block" and deny == "any"
+
+
+def _told(findings: Iterable[Finding]) -> str:
+    return "; ".join(f"{each.rule}@{each.version}: {each.reason}" for each in findings)
+
+
 def refusal(blocked: Sequence[Finding], rules: Iterable[Rule], language: str) -> str:
-    """What is said in place of an answer that breaks these rules."""
+    """What is said in place of an answer that breaks these rules, or was not checked for them."""
     words = wording(language)
+    said = "withheld" if violated(blocked, "revise", "block") else "unchecked"
     by_key = {rule.key: rule for rule in rules}
     named = [by_key[(finding.rule, finding.version)].heading for finding in blocked]
-    told: str = words["withheld"].format(rules=words["separator"].join(named))
+    told: str = words[said].format(rules=words["separator"].join(named))
     return told
 
 
@@ -140,9 +176,10 @@ def _can_be_mended(findings: Sequence[Finding]) -> bool:
     return bool(violated(findings, "revise")) and not violated(findings, "block")
 
 
-def _breaches(attempt: Attempt) -> tuple[int, int]:
+def _breaches(attempt: Attempt, deny: Deny) -> tuple[int, int, int]:
     return (
         len(violated(attempt.findings, "block")),
+        len(denied(attempt.findings, deny)),
         len(violated(attempt.findings, "revise")),
     )
 

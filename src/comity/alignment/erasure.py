@@ -31,7 +31,7 @@ class Wanted(Record):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name)]
+        given = [name for name in Wanted.model_fields if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
                 "give one of ids, question_contains, user and before"
