@@ -22,6 +22,7 @@ from comity.errors import DuplicateRule, MemoryDamaged, MemoryFull, MemoryTooNew
 from comity.memory.sqlite import SqliteStore, _use_wal
 from comity.memory.store import Store
 from comity.records import Rule
+from contracts.pairs import *  # noqa: F403 - the contract's tests
 from contracts.store import *  # noqa: F403 - the contract's tests
 from contracts.store import change, decision
 
