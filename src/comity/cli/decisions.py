@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from comity.cli.output import day, note, say, say_fields, say_json, say_table, validity
+from comity.cli.erase import erase_command
+from comity.cli.output import day, say, say_fields, say_json, say_table, validity
+from comity.cli.replay import replay_command
 from comity.cli.rules import find
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
 if TYPE_CHECKING:
-    from comity.alignment.decisions import Chain, Replay
+    from comity.alignment.decisions import Chain
     from comity.memory.memory import Memory
     from comity.records import Decision, Finding, RuleRef
 
@@ -27,6 +29,10 @@ _CUT = {
 @click.group("decisions")
 def decisions_group() -> None:
     """Read, verify and replay the records of answers."""
+
+
+decisions_group.add_command(erase_command)
+decisions_group.add_command(replay_command)
 
 
 @decisions_group.command("list")
@@ -50,7 +56,7 @@ def list_command(session: Session, count: int | None, as_json: bool) -> None:
             len(decision.kept),
             len(decision.citations),
             decision.model,
-            decision.question,
+            told(decision, decision.question),
         )
         for decision in found
     ]
@@ -79,11 +85,16 @@ def show_command(session: Session, decision_id: str, as_json: bool) -> None:
             _say(memory, decision)
 
 
+def told(decision: Decision, text: str) -> str:
+    """A personal text of a decision; where it was erased, when."""
+    return f"(erased on {decision.erased_at:%Y-%m-%d})" if decision.erased_at else text
+
+
 def _say(memory: Memory, decision: Decision) -> None:
     say(f"Decision {decision.id}", bold=True)
     say_fields(_facts(decision))
     _section("Answer")
-    say(decision.answer)
+    say(told(decision, decision.answer))
     for remark in remarks(decision):
         say()
         say(remark)
@@ -106,7 +117,7 @@ def _say(memory: Memory, decision: Decision) -> None:
         say(line)
     for number, attempt in enumerate(decision.attempts, start=1):
         _section(f"Version {number}, as the model wrote it")
-        say(attempt.text)
+        say(told(decision, attempt.text))
         for line in _checks(attempt.findings):
             say(line)
     _section("Record")
@@ -115,19 +126,28 @@ def _say(memory: Memory, decision: Decision) -> None:
 
 def remarks(decision: Decision) -> Iterator[str]:
     """What to tell of an answer: that it is not whole, or cites what it was not given."""
-    if decision.withheld:
-        yield f"the answer was withheld, for it broke {_broken(decision)}"
+    if decision.withheld and (broken := _broken(decision)):
+        yield f"the answer was withheld, for it broke {broken}"
+    elif decision.withheld:
+        yield "the answer was withheld, for it could not be checked"
     elif decision.finish_reason in _CUT:
         yield _CUT[decision.finish_reason]
     if decision.disclosed:
         yield f"the answer had left when its checks found that it breaks {_broken(decision)}"
+    if decision.opened:
+        what = ", ".join(decision.opened)
+        yield f"the answer went out though this had failed: {what}{_in_brackets(decision.opened_why)}"
     if decision.unknown_marks:
         yield _strangers(decision.unknown_marks)
 
 
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
 def checks_told(decision: Decision) -> Iterator[str]:
     """What the checks found, besides what passed: for notes under an answer."""
-    if decision.attempts and not decision.withheld:
+    if decision.attempts and not decision.withheld and not decision.erased_at:
         yield (
             f"the answer is version {_released(decision)} of {len(decision.attempts)}: the first "
             "broke a rule (comity decisions show has them all)"
@@ -170,7 +190,7 @@ def _section(title: str) -> None:
 def _facts(decision: Decision) -> list[tuple[str, str]]:
     scope = decision.scope
     return [
-        ("question", decision.question),
+        ("question", told(decision, decision.question)),
         ("made", day(decision.made_at)),
         ("place", ", ".join(scope.place)),
         ("audience", ", ".join(scope.audience) or "everybody"),
@@ -240,7 +260,8 @@ def verify_command(context: click.Context, session: Session, as_json: bool) -> N
     from comity.alignment.decisions import follow
 
     with session.open_book() as memory:
-        chain = follow(_decisions(memory, session.settings.tenant))
+        _decisions(memory, session.settings.tenant)
+        chain = follow(memory.store.chain(session.settings.tenant))
     if as_json:
         say_json(
             {
@@ -287,68 +308,8 @@ def affected_command(session: Session, rule: str, as_json: bool) -> None:
             each.decision.id,
             f"{each.decision.made_at:%Y-%m-%d %H:%M}",
             ", ".join(each.part),
-            each.decision.question,
+            told(each.decision, each.decision.question),
         )
         for each in found
     ]
     say_table(("decision", "made", "the rule was", "question"), rows)
-
-
-@decisions_group.command("replay")
-@click.argument("decision_id", metavar="ID")
-@click.option("--as-of", type=click.IntRange(0), metavar="N", help="With the rules of revision N.")
-@click.option("--under", type=click.Choice(["now"]), help="With the rules that are held now.")
-@json_option
-@settings_options("memory", "tenant", "embedder", "hits", "relevance")
-@pass_session
-@click.pass_context
-def replay_command(
-    context: click.Context,
-    session: Session,
-    decision_id: str,
-    as_of: int | None,
-    under: str | None,
-    as_json: bool,
-) -> None:
-    """Make a decision's ruling again, without the model.
-
-    At its own revision the outcome must be the same, and the exit code is 1 where it is not. As
-    of another revision, or under what is held now, it shows what would differ; the facts stay
-    at the time that the decision states.
-    """
-    from comity.alignment.decisions import replay
-
-    if as_of is not None and under is not None:
-        raise click.UsageError("give --as-of or --under, not both")
-    with session.open_memory() as memory:
-        decision = memory.store.decision(session.settings.tenant, decision_id)
-        revision = memory.revision if under else as_of
-        asked = session.settings
-        again = replay(memory, decision, as_of=revision, hits=asked.hits, relevance=asked.relevance)
-    if as_json:
-        at = decision.revision if revision is None else revision
-        say_json({"decision": decision.id, "as_of": at} | _replay_as_json(again))
-    else:
-        _say_replay(decision.kept, again)
-    context.exit(0 if again.same or revision is not None else 1)
-
-
-def _replay_as_json(again: Replay) -> dict[str, object]:
-    refs = {"kept": again.kept, "came": again.came, "went": again.went}
-    listed = {name: [ref.model_dump(mode="json") for ref in each] for name, each in refs.items()}
-    return {"same": again.same, **listed}
-
-
-def _say_replay(recorded: Iterable[RuleRef], again: Replay) -> None:
-    rows = [(_name(ref), "yes", "no" if ref in again.went else "yes") for ref in recorded]
-    rows += [(_name(ref), "no", "yes") for ref in again.came]
-    say_table(("rule", "then", "again"), rows)
-    if again.same:
-        note("the ruling is the same")
-        return
-    changes = [
-        f"{what}: {', '.join(map(_name, refs))}"
-        for what, refs in (("came", again.came), ("went", again.went))
-        if refs
-    ]
-    note(f"the ruling differs; {'; '.join(changes) or 'in its order or in what it overruled'}")

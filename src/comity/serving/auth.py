@@ -16,7 +16,9 @@ from comity.memory.store import AccessKey
 from comity.serving.wire import Refused
 
 Role = Literal["client", "editor", "approver", "auditor", "admin"]
-Act = Literal["ask", "read rules", "change rules", "approve rules", "read decisions", "keys"]
+Act = Literal[
+    "ask", "read rules", "change rules", "approve rules", "read decisions", "erase", "keys"
+]
 
 MAY: Mapping[Role, frozenset[Act]] = {
     "client": frozenset({"ask"}),
@@ -24,7 +26,7 @@ MAY: Mapping[Role, frozenset[Act]] = {
     "approver": frozenset({"ask", "read rules", "approve rules"}),
     "auditor": frozenset({"read rules", "read decisions"}),
     "admin": frozenset(
-        {"ask", "read rules", "change rules", "approve rules", "read decisions", "keys"}
+        {"ask", "read rules", "change rules", "approve rules", "read decisions", "erase", "keys"}
     ),
 }
 """What each role may do. Nobody but an admin may both change rules and approve them."""

@@ -1,0 +1,48 @@
+"""Erasing personal texts of decisions over HTTP: for an admin's key, in its tenant alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from comity.alignment.erasure import Wanted, chosen, erase
+from comity.records import OptionalTime, Record
+from comity.serving.asked import MOST, Asked, may
+
+Eraser = Annotated[Asked, Depends(may("erase"))]
+
+
+class Erasing(Wanted):
+    """Which decisions are to lose their personal texts: exactly one of the first four is given."""
+
+    ids: tuple[str, ...] = Field((), max_length=MOST, description="Ids of decisions.")
+    question_contains: str = Field("", description="Words that stand in the question.")
+    user: str = Field("", description="A user, as clients named it: `safety_identifier` or `user`.")
+    before: OptionalTime = Field(None, description="First moment whose decisions are kept whole.")
+    reason: str = Field("", max_length=1000, description="Why; stays in the record for ever.")
+    preview: bool = Field(False, description="Only tell which decisions these are.")
+
+
+class Done(Record):
+    """What was erased, or would be."""
+
+    decisions: tuple[str, ...] = Field(description="Ids, oldest first.")
+    entries: tuple[str, ...] = Field((), description="Ids of the entries in the chain that say so.")
+
+
+def erase_decisions(who: Eraser, asked: Erasing) -> Done:
+    """Erase the personal texts of decisions for good; their records stay, and the chain holds."""
+    found = chosen(who.memory, who.tenant, asked)
+    if asked.preview:
+        return Done(decisions=found)
+    done = erase(who.memory, who.tenant, found, by=who.key, reason=asked.reason)
+    return Done(decisions=done.decisions, entries=done.entries)
+
+
+def erasure_router() -> APIRouter:
+    """The route; the application's state is as `rules_router` says."""
+    router = APIRouter()
+    router.add_api_route("/decisions/erase", erase_decisions, methods=["POST"], tags=["decisions"])
+    return router
