@@ -135,8 +135,8 @@ def remarks(decision: Decision) -> Iterator[str]:
     if decision.disclosed:
         yield f"the answer had left when its checks found that it breaks {_broken(decision)}"
     if decision.opened:
-        what = ", ".join(decision.opened)
-        yield f"the answer went out though this had failed: {what}{_in_brackets(decision.opened_why)}"
+        failed = ", ".join(decision.opened) + _in_brackets(decision.opened_why)
+        yield f"the answer went out though this had failed: {failed}"
     if decision.unknown_marks:
         yield _strangers(decision.unknown_marks)
 
