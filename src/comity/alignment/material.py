@@ -8,9 +8,10 @@ import unicodedata
 # Marks with which models part the turns of a conversation; some servers obey them in any text.
 _TURN_MARK = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])")
 
-# A mark such as [R2], in any of the brackets that `cite` reads, whole or cut off.
+# A mark such as [R2] or [1, R2], in any of the brackets that `cite` reads, whole or cut off.
+_MARKED = r"\s\dRrＲｒ,，、;；"
 _RULE_MARK = re.compile(
-    r"[\[【［]([^\[\]【】［］]{0,60}?(?<![A-Za-z])[RrＲｒ]\s{0,9}\d[^\[\]【】［］]{0,60})([\]】］]?)"
+    rf"[\[【［](?=[{_MARKED}]{{0,40}}?[RrＲｒ]\s{{0,9}}\d)([{_MARKED}]*)([\]】］]?)"
 )
 # What turns the direction of writing, has no width, or spells hidden text (Unicode's tags).
 _UNSEEN = re.compile("[\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
