@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
+
+from anyio import CancelScope
 
 from comity.alignment.aligner import Aligner, Case, Stopwatch
 from comity.alignment.release import Gate
@@ -86,11 +88,17 @@ class Completions:
                 for released in streamed.end(index, answer, message):
                     yield released
         finally:
-            for choice in streamed.choices.values():
-                if not choice.recorded:
-                    self._aligner.abandon(case, choice.gate, watch)
+            left = [choice.gate for choice in streamed.choices.values() if not choice.recorded]
+            if left:
+                # the record is written even where this is being cancelled, and nobody waits for it
+                with CancelScope(shield=True):
+                    await asyncio.to_thread(self._abandon, case, left, watch)
         if chat.include_usage and streamed.usage:
             yield streamed.usage_chunk()
+
+    def _abandon(self, case: Case, gates: Sequence[Gate], watch: Stopwatch) -> None:
+        for gate in gates:
+            self._aligner.abandon(case, gate, watch)
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
         case = await asyncio.to_thread(
@@ -292,15 +300,19 @@ class _Streamed:
 
 
 def ours(answer: Answer) -> Body:
-    """The documented extra field: which decision this is, and what it rests on."""
+    """The documented extra field: which decision this is, and what it rests on.
+
+    What findings quote of a withheld answer stays in the record.
+    """
     decision = answer.decision
+    quoting = {"reason", "quotation", "critique"} if decision.withheld else set()
     return {
         "decision": decision.id,
         "revision": decision.revision,
         "withheld": decision.withheld,
         "disclosed": decision.disclosed,
         "citations": [c.model_dump(mode="json") for c in answer.citations],
-        "findings": [f.model_dump(mode="json") for f in decision.findings],
+        "findings": [f.model_dump(mode="json", exclude=quoting) for f in decision.findings],
     }
 
 
