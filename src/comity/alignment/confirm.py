@@ -8,6 +8,7 @@ least of all: from then on history, replay and the closure of conflicts treat it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import Field
@@ -115,10 +116,10 @@ def _seen(memory: Memory, tenant: str, finding: JudgedPair) -> Conflict:
     ]
     now = memory.clock()
     same = [
-        [rule for rule in live(versions, now) if words_hash(rule) == words_hash(old)]
+        [rule for rule in reversed(live(versions, now)) if words_hash(rule) == words_hash(old)]
         for versions, old in zip(histories, judged, strict=True)
     ]
-    current = [found[-1] if found else old for found, old in zip(same, judged, strict=True)]
+    current = _that_meet(*(found or [old] for found, old in zip(same, judged, strict=True)))
     newest = [versions[-1] for versions in histories]
     return Conflict(
         finding=finding,
@@ -128,6 +129,12 @@ def _seen(memory: Memory, tenant: str, finding: JudgedPair) -> Conflict:
         prospect=prospect(current[0], current[1], memory.authorities),
         decisions=tuple(memory.store.pairs.decisions(tenant, finding.id)),
     )
+
+
+def _that_meet(ones: Sequence[Rule], others: Sequence[Rule]) -> tuple[Rule, Rule]:
+    """The first two that can be in force together; else the first of each."""
+    pairs = product(ones, others)
+    return next((pair for pair in pairs if can_meet(*pair)), (ones[0], others[0]))
 
 
 def _versions(memory: Memory, tenant: str, rule_id: str) -> list[Rule]:
