@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from comity.records import Decision
 from comity.serving.auth import Principal, allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway, Tenant
+from comity.serving.conflicts_api import conflicts_router
+from comity.serving.erasure_api import erasure_router
 from comity.serving.events import started
 from comity.serving.exchange import ChatExchange, Exchange
 from comity.serving.guardrail_api import PATH as GUARDRAIL
@@ -101,6 +103,7 @@ def create_app(
     ):
         app.add_route(path, _answered(path, handler, served.telemetry), methods=[method])
     app.include_router(rules_router())
+    app.include_router(erasure_router())
     app.include_router(conflicts_router())
     tell_errors(app)
     describe(app)
