@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from comity import Aligner, Rule, Scope
-from comity.alignment.decisions import record_hash
+from comity.alignment.erasure import erase
 from comity.alignment.replays import Facts, replay_all, replayed, summary
+from comity.errors import NotFound
 from comity.memory.memory import Memory
+from comity.memory.sealed import record_hash
 from comity.models.scripted import ScriptedModel
 from comity.records import Decision
 from conftest import Clock
@@ -97,3 +101,17 @@ async def test_a_record_of_before_the_field_was_there_keeps_its_hash(memory: Mem
     decision = await asked(memory)
     old = Decision.model_validate(decision.model_dump(exclude={"at_given"}))
     assert record_hash(old) == decision.hash
+
+
+async def test_an_erased_question_is_not_put_again_and_is_counted(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(RULES)
+    told = [await asked(memory) for _ in range(2)]
+    erase(memory, "default", [told[0].id], by="ann")
+    held = list(memory.store.decisions("default"))
+    total = summary(replay_all(memory, held, as_of=memory.revision), asked=len(held))
+    assert (total.replayed, total.erased, total.same) == (1, 1, 1)
+    with pytest.raises(NotFound, match="was erased on"):
+        replayed(memory, held[0], as_of=memory.revision)
+    assert replayed(memory, held[0]).same

@@ -223,6 +223,7 @@ def test_all_answers_that_rest_on_a_rule_are_replayed_page_by_page(api: Api) -> 
     told = replays(rule=QUAY["id"], under="now")
     assert told["summary"] == {
         "replayed": 3,
+        "erased": 0,
         "same": 1,
         "changed": 2,
         "rules": [{"id": QUAY["id"], "then": 1, "now": 2, "decisions": 2}],

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.decisions import Replay, replay
+from comity.errors import NotFound
 from comity.memory.memory import Memory
 from comity.records import Decision, OptionalTime, Record, RuleRef, Time
 
@@ -61,6 +62,7 @@ class Summary(Record):
     """What many replays came to."""
 
     replayed: int = Field(ge=0, description="How many decisions.")
+    erased: int = Field(0, ge=0, description="How many more whose questions were erased.")
     same: int = Field(ge=0, description="How many have the same ruling.")
     changed: int = Field(ge=0, description="How many have another one.")
     rules: tuple[RuleChange, ...] = Field((), description="What changed, the most frequent first.")
@@ -83,10 +85,16 @@ def replayed(
 ) -> Replayed:
     """Make a decision's ruling again, and say what differs (see `replay`).
 
-    `facts` holds as of another revision; at its own the recorded time does. Raises `NotFound`.
+    `facts` holds as of another revision; at its own the recorded time does. Raises `NotFound` for
+    a revision that is not there, and for a question that was erased and cannot be put again.
     """
     at = decision.scope.at
     if as_of is not None:
+        if decision.erased_at:
+            raise NotFound(
+                f"the question of decision {decision.id!r} was erased on "
+                f"{decision.erased_at:%Y-%m-%d}: it can be replayed at its own revision only"
+            )
         at = time_of_facts(decision, facts, memory.clock())
     again = replay(memory, decision, as_of=as_of, at=at, hits=hits, relevance=relevance)
     return _told(decision, again, as_of, at)
@@ -101,8 +109,10 @@ def replay_all(
     hits: int = 20,
     relevance: float = 0.0,
 ) -> Iterator[Replayed]:
-    """`replayed` for each decision."""
+    """`replayed` for each decision that can be replayed so: not for erased questions."""
     for decision in decisions:
+        if as_of is not None and decision.erased_at:
+            continue
         yield replayed(memory, decision, as_of=as_of, facts=facts, hits=hits, relevance=relevance)
 
 
@@ -128,8 +138,8 @@ def _told(decision: Decision, again: Replay, as_of: int | None, at: datetime | N
     )
 
 
-def summary(found: Iterable[Replayed]) -> Summary:
-    """What replays came to: how many differ, and by which rules."""
+def summary(found: Iterable[Replayed], asked: int = 0) -> Summary:
+    """What replays came to: how many differ, and by which rules; `asked` counts the erased too."""
     replays, same, changes = 0, 0, Counter[tuple[str, int | None, int | None]]()
     for each in found:
         replays, same = replays + 1, same + each.same
@@ -139,6 +149,7 @@ def summary(found: Iterable[Replayed]) -> Summary:
     ordered = sorted(changes.items(), key=lambda item: (-item[1], item[0][0]))
     return Summary(
         replayed=replays,
+        erased=max(0, asked - replays),
         same=same,
         changed=replays - same,
         rules=tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -15,7 +15,7 @@ from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import MOMENT, json_option
 
 if TYPE_CHECKING:
-    from comity.alignment.replays import Replayed, Summary
+    from comity.alignment.replays import Facts, Replayed, Summary
     from comity.memory.memory import Memory
     from comity.memory.pages import DecisionFilter
     from comity.records import Decision, RuleRef
@@ -73,17 +73,16 @@ def replay_command(
             if decision_ids
             else _all(memory, asked.tenant, _filter(memory, asked.tenant, since, until, rule))
         )
-        options = {
-            "as_of": revision,
-            "facts": facts or ("asked" if under else "then"),
-            "hits": asked.hits,
-            "relevance": asked.relevance,
-        }
-        replays = _replays(memory, list(islice(found, limit + 1)), limit, options)
-    if len(decision_ids) == 1:
+        decisions = list(islice(found, limit + 1))
+        how = _How(revision, _facts(facts, under), hits=asked.hits, relevance=asked.relevance)
+        alone = len(set(decision_ids)) == 1
+        replays = (
+            [_one(memory, decisions[0], how)] if alone else _many(memory, decisions, limit, how)
+        )
+    if alone:
         _tell_one(replays[0], as_json)
     else:
-        _tell_all(replays, as_json)
+        _tell_all(replays, min(limit, len(decisions)), as_json)
     same = all(each.same for each in replays)
     context.exit(0 if same or revision is not None else 1)
 
@@ -133,20 +132,44 @@ def _all(memory: Memory, tenant: str, chosen: DecisionFilter) -> Iterator[Decisi
         after = page[-1].id
 
 
-def _replays(
-    memory: Memory, decisions: Sequence[Decision], limit: int, options: dict[str, Any]
-) -> list[Replayed]:
-    from comity.alignment.replays import replay_all
+class _How(NamedTuple):
+    as_of: int | None
+    facts: Facts
+    hits: int
+    relevance: float
 
-    chosen = decisions[:limit]
+
+def _facts(given: str | None, under: str | None) -> Facts:
+    if given is None:
+        return "asked" if under else "then"
+    return "now" if given == "now" else "then"
+
+
+def _one(memory: Memory, decision: Decision, how: _How) -> Replayed:
+    from comity.alignment.replays import replayed
+
+    return replayed(
+        memory,
+        decision,
+        as_of=how.as_of,
+        facts=how.facts,
+        hits=how.hits,
+        relevance=how.relevance,
+    )
+
+
+def _many(memory: Memory, decisions: Sequence[Decision], limit: int, how: _How) -> list[Replayed]:
+    """Replays of the first decisions, but for those whose questions were erased."""
     if len(decisions) > limit:
-        last = chosen[-1].made_at
+        last = decisions[limit - 1].made_at
         note(f"only the first {limit}, up to {last:%Y-%m-%d %H:%M} UTC: --limit gives more")
+    chosen = decisions[:limit]
     done: list[Replayed] = []
     with progress_bar("replaying", "decisions") as progress:
-        for each in replay_all(memory, chosen, **options):
-            done.append(each)
-            progress(len(done), len(chosen))
+        for number, decision in enumerate(chosen, start=1):
+            if how.as_of is None or not decision.erased_at:
+                done.append(_one(memory, decision, how))
+            progress(number, len(chosen))
     return done
 
 
@@ -178,10 +201,10 @@ def _name(ref: RuleRef) -> str:
     return f"{ref.id}@{ref.version}"
 
 
-def _tell_all(replays: Sequence[Replayed], as_json: bool) -> None:
+def _tell_all(replays: Sequence[Replayed], asked: int, as_json: bool) -> None:
     from comity.alignment.replays import summary
 
-    total = summary(replays)
+    total = summary(replays, asked)
     if as_json:
         listed = [each.model_dump(mode="json") for each in replays]
         say_json(total.model_dump(mode="json") | {"decisions": listed})
@@ -203,4 +226,5 @@ def _note_summary(total: Summary) -> None:
         note(f"{change.id}: {then} -> {now}, in {change.decisions}")
     if len(total.rules) > _SHOWN_RULES:
         note(f"… and {len(total.rules) - _SHOWN_RULES} more (--json shows all)")
-    note(f"{total.replayed} decisions: {total.same} the same, {total.changed} changed")
+    erased = f"; {total.erased} not, for their questions were erased" if total.erased else ""
+    note(f"{total.replayed} decisions: {total.same} the same, {total.changed} changed{erased}")

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from comity.errors import DocumentError, UnknownPlace
+from comity.errors import DocumentError, RuleError, UnknownPlace
+from comity.memory.patterns import check_patterns
 from comity.records import Enforcement, Labels, OptionalTime, Record, Rule, Status
 
 PlaceOf = Callable[[str], str]
@@ -111,9 +112,13 @@ def rule_of(row: Row, places: Places) -> Rule:
     try:
         if isinstance(fields.get("place"), str):
             fields["place"] = places.canonical(fields["place"])
-        return Rule.model_validate(fields)
+        rule = Rule.model_validate(fields)
+        check_patterns(rule)
+        return rule
     except UnknownPlace as error:
         raise DocumentError(row.path, f"place: {error}", line=row.line) from error
+    except RuleError as error:
+        raise DocumentError(row.path, str(error), line=row.line) from error
     except ValidationError as error:
         problem = explain(error)
         if "text" not in fields and fields.get("status") == "repealed":

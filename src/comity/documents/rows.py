@@ -13,12 +13,13 @@ from comity.documents.clean import language_of, normalise
 from comity.documents.fields import Places, Row, unknown_names
 from comity.documents.read import Document
 from comity.errors import DocumentError, UnknownPlace
-from comity.records import Rule
+from comity.records import Check, Rule
 
 _RAW_FIELDS = ("source", "text", "location")
 _RAW_MARK = "*****"
 _NATIONWIDE = "全国"
-_CSV_FIELDS = tuple(name for name in Rule.model_fields if name != "source")
+_CHECKS = tuple(Check.model_fields)
+_CSV_FIELDS = (*(name for name in Rule.model_fields if name != "source"), *_CHECKS)
 _CLEANED = ("text", "title", "article")
 
 
@@ -112,8 +113,9 @@ def _from_location(location: str, places: Places) -> tuple[dict[str, Any], dict[
 def csv_rows(document: Document, settings: Settings) -> Iterator[Row]:
     """One row for each record; its line is the one on which the record starts.
 
-    Empty cells are fields that are not given. Raises `DocumentError` for unknown columns, a
-    missing `text` column, and records with more cells than columns.
+    Empty cells are fields that are not given; `must_match` and the other parts of a check have
+    columns of their own. Raises `DocumentError` for unknown columns, a missing `text` column,
+    records with more cells than columns, and checks that cannot be used or would never run.
     """
     header_line = document.text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header_line.count)
@@ -128,7 +130,7 @@ def csv_rows(document: Document, settings: Settings) -> Iterator[Row]:
         if columns is None:
             columns = _columns(document, cells, number)
             continue
-        own = _cells(document, number, columns, cells)
+        own = _with_check(document, number, _cells(document, number, columns, cells), settings)
         span = _source(document, starts[number - 1], starts[before] - 1)
         yield _row(document, number, own, settings, span)
 
@@ -161,9 +163,36 @@ def _cells(document: Document, number: int, columns: list[str], cells: list[str]
     own: dict[str, Any] = {
         name: cell.strip() for name, cell in zip(columns, cells, strict=False) if cell.strip()
     }
-    if "check" in own:
-        own["check"] = _object(document, number, own["check"])
     return own
+
+
+def _with_check(
+    document: Document, number: int, own: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
+    """The fields with the check that its columns, or the column `check` as JSON, give."""
+    parts: dict[str, Any] = {name: own[name] for name in _CHECKS if name in own}
+    rest = {name: value for name, value in own.items() if name not in _CHECKS}
+    problem = _wrong_check(parts, own, settings)
+    if problem:
+        raise DocumentError(document.path, problem, line=number)
+    if "check" in own:
+        return rest | {"check": _object(document, number, own["check"])}
+    return rest | {"check": parts} if parts else rest
+
+
+def _wrong_check(parts: dict[str, Any], own: dict[str, Any], settings: Settings) -> str:
+    if parts and "check" in own:
+        return f"gives a check in the columns 'check' and {next(iter(parts))!r}: keep one of them"
+    longest = parts.get("longest", "0")
+    if not (longest.isascii() and longest.isdigit()):
+        return f"column 'longest' holds {longest!r}: write a number of characters, such as 400"
+    amends = own.get("version", "1") != "1"
+    if parts and not (amends or "enforcement" in own or "enforcement" in settings.given):
+        return (
+            f"has {', '.join(map(repr, parts))} without an enforcement, so that nothing would be "
+            "checked: add a column 'enforcement' with revise or block"
+        )
+    return ""
 
 
 def _row(

@@ -84,7 +84,6 @@ def _rule_terms(chosen: RuleFilter) -> list[str]:
 def decision_page(tenant: str, chosen: DecisionFilter, *, after: int, limit: int) -> Query:
     """The query for the ids of decisions, oldest first, behind the one with number `after`."""
     wanted = (
-        (True, "kind = 'decision'"),
         (chosen.since, "made_at >= :since"),
         (chosen.until, "made_at < :until"),
         (chosen.rule, "instr(record, :quoted) > 0"),  # most rows are done with here
@@ -92,11 +91,10 @@ def decision_page(tenant: str, chosen: DecisionFilter, *, after: int, limit: int
         (chosen.withheld is not None, "ifnull(record ->> '$.withheld', 0) = :withheld"),
         (chosen.rule, f"({_has_part()})"),
     )
-    kind = "kind = 'decision'"
     terms = [
         "tenant = :tenant",
+        "kind = 'decision'",  # else an erasure, an entry of the same chain
         "number > :after",
-        kind,
         *(term for asked, term in wanted if asked),
     ]
     values = chosen.model_dump() | {

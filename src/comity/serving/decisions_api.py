@@ -167,7 +167,7 @@ def replay_decisions(
     replays = list(replay_all(who.memory, found, **how))
     return Replays(
         as_of=how["as_of"],
-        summary=summary(replays),
+        summary=summary(replays, len(found)),
         decisions=tuple(each for each in replays if not (changed and each.same)),
         next=found[-1].id if not id and len(found) == limit else "",
     )
