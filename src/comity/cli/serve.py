@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from comity.cli.ask import options_of
 from comity.cli.output import note
 from comity.cli.session import Session, pass_session, settings_options
 from comity.errors import MissingExtra
@@ -77,9 +78,6 @@ def _worker(session: Session, gateway: Path | None) -> Worker:
     from comity.serving.worker import Worker, gateway_of
 
     settings = session.settings
-    if gateway is not None:
-        return Worker(settings=settings, gateway=read_gateway(gateway))
-    config = gateway_of(settings)
-    return Worker(
-        settings=settings, gateway=config, model="" if config.upstreams else settings.model
-    )
+    config = read_gateway(gateway) if gateway is not None else gateway_of(settings)
+    own = "" if gateway is not None or config.upstreams else settings.model
+    return Worker(settings=settings, gateway=config, options=options_of(settings), model=own)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field, SecretStr
 
+from comity.alignment.aligner import Options
 from comity.errors import ComityError, SettingsError
 from comity.records import Record
 from comity.serving.config import Gateway
@@ -42,13 +43,13 @@ class Worker(Record):
 
     settings: Settings
     gateway: Gateway
+    options: Options
     model: str = Field("", description="Model that runs in the worker; empty for upstreams alone.")
     folder: Path | None = Field(None, description="What workers share; None for one alone.")
 
     @contextmanager
     def app(self) -> Iterator[FastAPI]:
         """The application, its memory open and its index level with it. Raises `ComityError`."""
-        from comity.alignment.aligner import Options
         from comity.memory.embed import open_embedder
         from comity.memory.memory import Memory
         from comity.serving.app import create_app
@@ -69,7 +70,7 @@ class Worker(Record):
             yield create_app(
                 memory,
                 self.gateway,
-                Options(**{name: getattr(settings, name) for name in Options.model_fields}),
+                self.options,
                 judge=judge,
                 models=models,
                 ledger=FolderLedger(self.folder / LIMITS) if self.folder else None,
