@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from comity.alignment.aligner import Aligner, Options
+from comity.alignment.aligner import Options
 from comity.alignment.checks import Judge
 from comity.alignment.conflict_watch import ConflictWatch
 from comity.errors import ComityError, SettingsError
@@ -26,6 +26,7 @@ from comity.serving.conflicts_api import conflicts_router
 from comity.serving.erasure_api import erasure_router
 from comity.serving.events import started
 from comity.serving.exchange import ChatExchange, Exchange
+from comity.serving.fail_open import FailOpen
 from comity.serving.guardrail_api import PATH as GUARDRAIL
 from comity.serving.guardrail_api import GuardrailApi
 from comity.serving.intake import Intake, unless_gone
@@ -84,14 +85,16 @@ def create_app(
             auto_decompress=True,
         ) as session:
             served.session = session
-            async with served.conflicts or nullcontext():
+            async with served.conflicts or nullcontext(), served.failing:
                 yield
 
     app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
     app.state.memory = memory
     app.state.telemetry = served.telemetry
+    app.state.conflicts = served.conflicts
     app.state.approval_above = config.approval_above
     app.state.options = options
+    app.state.failing = served.failing
     for method, path, handler in (
         ("POST", "/v1/chat/completions", served.chat),
         ("POST", "/v1/responses", served.responses),
@@ -141,8 +144,9 @@ class _Served:
         self._options, self._judge, self._models = options, judge, models
         self.conflicts = _conflict_watch(memory, judge, options)
         self._limits = Limits(ledger=ledger)
-        self._readiness = Readiness(memory)
         self.telemetry = Telemetry()
+        self.failing = FailOpen(memory, config, self.telemetry)
+        self._readiness = Readiness(memory, self.failing.state, opens=self.failing.opens_memory)
         self.guardrail = GuardrailApi(
             memory,
             config,
@@ -165,7 +169,7 @@ class _Served:
         self, request: Request, understood: Callable[[bytes, Request, str], Exchange]
     ) -> Response:
         """What a model answers to a request, in the form of its route."""
-        who = principal(self._memory, request.headers.get("authorization"))
+        who = self.failing.principal(request.headers.get("authorization"))
         allow(who, "ask")
         tenant = self._config.tenant(who.tenant)
         with self._turn(who, tenant) as turn:
@@ -218,9 +222,7 @@ class _Served:
             )
         backend = self._backend(upstream)
         options = self._config.options(chat.given.tenant, self._options)
-        aligner = Aligner(
-            self._memory, Counter(backend), options, judge=self._judge, conflicts=self.conflicts
-        )
+        aligner = self.failing.aligner(chat, Counter(backend), options, self._judge, self.conflicts)
         return Completions(aligner, backend, decided)
 
     def _backend(self, upstream: Upstream | ChatModel) -> Backend:
@@ -247,6 +249,7 @@ class _Served:
 
     async def readyz(self, _: Request) -> Response:
         """`GET /readyz`: the memory can be read and written, and the index is level with it."""
+        self.failing.bring_in()
         return await self._readiness.reply()
 
 

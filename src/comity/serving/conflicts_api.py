@@ -21,6 +21,7 @@ from comity.memory.pairs import PairDecision, Verdict
 from comity.records import Record
 from comity.serving.approval import ever_waited
 from comity.serving.asked import Approver, Limit, Reader
+from comity.serving.strict_route import StrictRoute
 
 _ALL: tuple[State, ...] = ("open", "waiting", "declared", "dismissed", "outdated")
 
@@ -81,7 +82,7 @@ def dismiss_conflict(who: Approver, id: Pair, given: Dismissal) -> PairDecision:
 
 def conflicts_router() -> APIRouter:
     """The routes; the application's state is as `rules_router` says."""
-    router = APIRouter(tags=["rules"])
+    router = APIRouter(tags=["rules"], route_class=StrictRoute)
     router.add_api_route("/rules/conflicts", list_conflicts, methods=["GET"])
     router.add_api_route("/rules/conflicts/confirm", confirm_conflict, methods=["POST"])
     router.add_api_route("/rules/conflicts/dismiss", dismiss_conflict, methods=["POST"])
