@@ -26,7 +26,7 @@ def read_apart(path: Path, data: bytes, *, seconds: int = _SECONDS) -> Document:
     """
     if format_of(path) not in _APART:
         return read_bytes(path, data)
-    command = [sys.executable, "-I", "-m", "comity.documents.apart", str(path), str(seconds)]
+    command = [sys.executable, "-P", "-m", "comity.documents.apart", str(path), str(seconds)]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=seconds + 5)
     except subprocess.TimeoutExpired as error:
