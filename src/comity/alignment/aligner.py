@@ -362,7 +362,7 @@ class Aligner:
             disclosed=enforced.disclosed,
             release=gate.release,
             opened=("checks",) if enforced.unchecked else (),
-            opened_why=enforced.unchecked,
+            opened_why=f"checks: {enforced.unchecked}" if enforced.unchecked else "",
             timings=watch.seconds,
             usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
         )

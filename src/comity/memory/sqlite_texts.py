@@ -134,6 +134,7 @@ class SqliteTexts:
     def __init__(self, reading: Access, writing: Access) -> None:
         """`reading` gives a connection, `writing` one in a transaction of its own."""
         self._reading, self._writing = reading, writing
+        self._person_key = b""
 
     def erase(self, tenant: str, ids: Sequence[str], seal: SealErasure) -> Erasure | None:
         """As in `TextBook`."""
@@ -205,11 +206,13 @@ class SqliteTexts:
 
     def person_key(self) -> bytes:
         """As in `TextBook`."""
-        with self._reading() as connection:
-            found = connection.execute("SELECT value FROM person_key").fetchone()
-        if found is None:
-            raise MemoryDamaged("the memory has lost its key of persons: restore it from a backup")
-        return bytes(found[0])
+        if not self._person_key:
+            with self._reading() as connection:
+                found = connection.execute("SELECT value FROM person_key").fetchone()
+            if found is None:
+                raise MemoryDamaged("the key of persons is lost: restore the memory from a backup")
+            self._person_key = bytes(found[0])
+        return self._person_key
 
 
 _NOT_PURGED = (

@@ -104,7 +104,10 @@ class Completions:
         case = await asyncio.to_thread(
             self._aligner.prepare, chat.conversation, chat.given, watch, chat.results
         )
-        return case, with_rules(without_ours(chat.body), case.prompt.messages[0].content)
+        sent = without_ours(chat.body)
+        if not case.prompt.messages:  # the memory has failed, and the tenant goes on without
+            return case, sent
+        return case, with_rules(sent, case.prompt.messages[0].content)
 
     async def _settled(
         self, case: Case, sent: Body, choice: Choice, told: Body, watch: Stopwatch
@@ -307,7 +310,8 @@ def ours(answer: Answer) -> Body:
     decision = answer.decision
     quoting = {"reason", "quotation", "critique"} if decision.withheld else set()
     return {
-        "decision": decision.id,
+        "decision": decision.id if decision.hash else None,  # not on record yet
+        **({"open": decision.opened_why} if decision.opened else {}),
         "revision": decision.revision,
         "withheld": decision.withheld,
         "disclosed": decision.disclosed,
@@ -317,17 +321,26 @@ def ours(answer: Answer) -> Body:
 
 
 def refused(answer: Answer) -> Refused:
-    """A withheld answer as a 400 that names the rule."""
+    """A withheld answer: a 400 that names the rule, or a 503 where a check has failed."""
     rules = [
         f"{finding.rule}@{finding.version}"
         for finding in answer.decision.findings
         if finding.outcome == "violated" and finding.enforcement != "advise"
     ]
+    if not rules:
+        return Refused(
+            503,
+            answer.text,
+            kind="check_error",
+            code="check_failed",
+            headers={"retry-after": "5"},
+            more={"comity": ours(answer)},
+        )
     return Refused(
         400,
         answer.text,
         kind="rule_violation",
-        param=rules[0] if rules else None,
+        param=rules[0],
         code="content_filter",
         more={"comity": ours(answer)},
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from pydantic import Field, ValidationError
 
 from comity.alignment.aligner import Options
+from comity.alignment.enforce import Deny
 from comity.alignment.release import Release
 from comity.errors import SettingsError
-from comity.records import Record
+from comity.records import Part, Record
 from comity.serving.upstream import Upstream
 
 
@@ -28,6 +30,19 @@ class Tenant(Record):
     max_body_mb: float | None = Field(
         None, gt=0, description="Largest request for an answer, where the gateway's is larger."
     )
+    fail_open: bool | tuple[Part, ...] = Field(
+        False, description="What an answer goes without when it has failed: memory, checks, record."
+    )
+    deny_unchecked: Deny | None = Field(
+        None, description="What is withheld unchecked under `block` rules; as set, by default."
+    )
+
+    @property
+    def opens(self) -> frozenset[Part]:
+        """The parts that an answer goes without when they have failed."""
+        if isinstance(self.fail_open, bool):
+            return frozenset(get_args(Part)) if self.fail_open else frozenset()
+        return frozenset(self.fail_open)
 
 
 class Gateway(Record):
@@ -45,6 +60,10 @@ class Gateway(Record):
     max_in_progress: int = Field(
         1000, ge=0, description="Requests that each worker has in hand at once; 0 is no limit."
     )
+    spool: str = Field(
+        "", description="File where decisions wait while the record fails; beside the memory."
+    )
+    spool_mb: float = Field(100.0, gt=0, description="Largest size of that file.")
     grace: int = Field(
         25, ge=0, description="Seconds that running answers have when the gateway stops."
     )
@@ -52,7 +71,11 @@ class Gateway(Record):
     def options(self, tenant: str, options: Options) -> Options:
         """An aligner's options, with what is said of the tenant."""
         told = self.tenant(tenant)
-        given = {"release": told.release, "place": told.place}
+        given = {
+            "release": told.release,
+            "place": told.place,
+            "deny_unchecked": "never" if "checks" in told.opens else told.deny_unchecked,
+        }
         return options.model_copy(update={name: value for name, value in given.items() if value})
 
     def tenant(self, name: str) -> Tenant:

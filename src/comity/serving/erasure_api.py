@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from comity.alignment.erasure import Wanted, chosen, erase
 from comity.records import OptionalTime, Record
 from comity.serving.asked import MOST, Asked, may
 
+
+def _brought_in(request: Request) -> None:
+    """What waits for the record is brought in first: no text may be left in the spool."""
+    request.app.state.failing.bring_in_now()
+
+
 Eraser = Annotated[Asked, Depends(may("erase"))]
+AllIsRecorded = Annotated[None, Depends(_brought_in)]
 
 
 class Erasing(Wanted):
@@ -32,7 +39,7 @@ class Done(Record):
     entries: tuple[str, ...] = Field((), description="Ids of the entries in the chain that say so.")
 
 
-def erase_decisions(who: Eraser, asked: Erasing) -> Done:
+def erase_decisions(who: Eraser, _: AllIsRecorded, asked: Erasing) -> Done:
     """Erase the personal texts of decisions for good; their records stay, and the chain holds."""
     found = chosen(who.memory, who.tenant, asked)
     if asked.preview:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
@@ -25,19 +27,31 @@ class Readiness:
     look at a time is under way however often it is asked.
     """
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(
+        self,
+        memory: Memory,
+        more: Callable[[], Mapping[str, Any]] = dict,
+        *,
+        opens: bool = False,
+    ) -> None:
+        """`more` is told beside it; `opens` says that some answer without the memory."""
+        self._memory, self._more, self._opens = memory, more, opens
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
         self._look: asyncio.Future[int] | None = None
 
     async def reply(self) -> Response:
-        """200 with the revision, or 503 with the reason, within two seconds."""
+        """200 with the revision, or 503 with the reason, within two seconds.
+
+        Where some answer without the memory, its failure is a 200 with the reason.
+        """
         try:
             told = {"status": "ok", "revision": await self._revision(), "pid": os.getpid()}
         except ComityError as error:
-            reason = {"status": "unavailable", "reason": str(error), "pid": os.getpid()}
-            return JSONResponse(reason, 503, headers={"retry-after": "5"})
-        return JSONResponse(told)
+            told = {"status": "unavailable", "reason": str(error), "pid": os.getpid()}
+            if not self._opens:
+                return JSONResponse({**told, **self._more()}, 503, headers={"retry-after": "5"})
+            told["status"] = "open"
+        return JSONResponse({**told, **self._more()})
 
     async def _revision(self) -> int:
         if self._look is None or self._look.done():

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from comity.errors import (
     ComityError,
+    EmbedderError,
     ModelError,
     ModelTimeout,
     NotFound,
@@ -40,7 +41,7 @@ def refusal(error: ComityError) -> Refused:
             return Refused(504, str(error), kind="upstream_error", code="timeout")
         case ModelError():
             return Refused(502, str(error), kind="upstream_error")
-        case StoreError():
+        case StoreError() | EmbedderError():
             said = f"no answer without its rules and its record: {error}"
             return Refused(503, said, kind="memory_error", headers={"retry-after": "5"})
         case _:

@@ -55,6 +55,17 @@ class Telemetry:
         self._withheld = Counter(
             "comity_withheld_total", "Answers that a rule kept back.", registry=self._registry
         )
+        self._failed_open = Counter(
+            "comity_failed_open_total",
+            "Decisions that went without a part that had failed.",
+            ("part",),
+            registry=self._registry,
+        )
+        self._dropped = Counter(
+            "comity_dropped_decisions_total",
+            "Decisions that could neither be recorded nor wait.",
+            registry=self._registry,
+        )
         self._overloads = Counter(
             "comity_overloads_total",
             "Requests refused because a worker had too many in hand.",
@@ -74,6 +85,14 @@ class Telemetry:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+    def failed_open(self, part: str) -> None:
+        """Counts a decision that went without a part that had failed."""
+        self._failed_open.labels(part).inc()
+
+    def dropped(self) -> None:
+        """Counts a decision that could neither be recorded nor wait."""
+        self._dropped.inc()
 
     def overloaded(self) -> None:
         """Counts a request that was refused because there was too much to do."""
