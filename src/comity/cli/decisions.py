@@ -17,7 +17,7 @@ from comity.cli.values import json_option
 if TYPE_CHECKING:
     from comity.alignment.decisions import Chain
     from comity.memory.memory import Memory
-    from comity.records import Decision, Finding, RuleRef
+    from comity.records import Decision, Finding, RuleRef, SuspectedPair
 
 _SHOWN_HITS = 20
 _CUT = {
@@ -104,6 +104,9 @@ def _say(memory: Memory, decision: Decision) -> None:
         _section("Overruled")
         rows = [(_name(ref), f"gave way to {ref.winner}", ref.reason) for ref in decision.overruled]
         say_table(("rule", "outcome", "reason"), rows)
+    if decision.suspected:
+        _section("Suspected of contradicting one another; both in force")
+        say_table(("finding", "rule", "and", "judge"), [_suspected(p) for p in decision.suspected])
     if decision.left_out:
         _section("In force, but left out of the prompt for want of room")
         say_table(("rule",), [(_name(ref),) for ref in decision.left_out])
@@ -180,6 +183,11 @@ def _broken(decision: Decision) -> str:
 def _strangers(marks: Sequence[str]) -> str:
     are = "is" if len(marks) == 1 else "are"
     return f"the answer cites {', '.join(marks)}, which {are} none of the rules it was given"
+
+
+def _suspected(pair: SuspectedPair) -> tuple[str, ...]:
+    one, other = f"{pair.one}@{pair.one_version}", f"{pair.other}@{pair.other_version}"
+    return (pair.id, one, other, pair.judge)
 
 
 def _section(title: str) -> None:
