@@ -84,6 +84,26 @@ def test_rows_come_in_the_order_asked_for(store: Store) -> None:
     assert [stored.row for stored in store.rows_after(rows[2])] == rows[3:]
 
 
+def test_the_versions_of_a_document_are_found_by_its_title(store: Store) -> None:
+    titles = ("Dog Act", "Dog Act > Part I", "Dog Acts", "The Dog Act", "dog act", "")
+    store.commit(
+        change(
+            *(
+                Rule(id=f"r{n}", text="x", title=title, article=f"Article {n}")
+                for n, title in enumerate(titles)
+            )
+        )
+    )
+    store.commit(change(Rule(id="r0", version=2, text="y", title="Dog Act", article="Article 9")))
+    store.commit(change(Rule(id="t", text="x", title="Dog Act", tenant="other"), tenant="other"))
+    found = store.titled("default", ["Dog Act", "Nothing"])
+    assert [each.article for each in found] == ["Article 0", "Article 1", "Article 9"]
+    assert [rule.rule.version for rule in store.fetch([each.row for each in found])] == [1, 1, 2]
+    assert [each.article for each in store.titled("default", ["Dog Act > Part I"])] == ["Article 1"]
+    assert [each.article for each in store.titled("other", ["Dog Act"])] == [""]
+    assert store.titled("default", ["'; --", "%", "Dog Act >"]) == []
+
+
 def test_a_row_that_is_not_there_is_an_error(store: Store) -> None:
     with pytest.raises(NotFound, match="99"):
         store.fetch([99])

@@ -177,10 +177,19 @@ WHEN NOT (
 BEGIN SELECT RAISE(ABORT, 'decision is append-only'); END;
 """
 
+_RULES_BY_TITLE = """
+CREATE INDEX rule_by_title ON rule (
+    tenant,
+    iif(json_valid(record), ifnull(record ->> '$.title', ''), ''),
+    iif(json_valid(record), ifnull(record ->> '$.article', ''), '')
+);
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _CREATE + _APPEND_ONLY + _NEVER_REPLACED,
     _KEYS_OF_THE_GATEWAY,
     _PAIRS_OF_RULES,
     _TEXTS,
+    _RULES_BY_TITLE,
 )
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

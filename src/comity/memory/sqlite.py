@@ -32,6 +32,7 @@ from comity.memory.store import (
     from_micros,
     to_micros,
 )
+from comity.memory.titles import TITLED, TitledRow
 from comity.records import Decision, Erasure, Rule
 
 if TYPE_CHECKING:
@@ -235,6 +236,12 @@ class SqliteStore:
         until = self.revision() if as_of is None else as_of
         query = rule_page(tenant, chosen, after=after, limit=limit, until=until)
         return list(self._stored(*query))
+
+    def titled(self, tenant: str, titles: Sequence[str]) -> list[TitledRow]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = _rows(connection, TITLED, (tenant, json.dumps(titles)))
+        return [TitledRow(*each) for each in found]
 
     def _stored(self, clause: str, values: _Values) -> Iterator[StoredRule]:
         query = (

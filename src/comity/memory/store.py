@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import Field
 
 from comity.memory.pairs import PairBook
+from comity.memory.titles import TitledRow
 from comity.records import Decision, Erasure, OptionalTime, Record, Rule, Time
 
 if TYPE_CHECKING:
@@ -137,6 +138,12 @@ class Store(Protocol):
         as_of: int | None = None,
     ) -> list[StoredRule]:
         """Of what `latest` gives, the first rules of a filter whose ids come after one."""
+
+    def titled(self, tenant: str, titles: Sequence[str]) -> list[TitledRow]:
+        """The rule versions of documents with one of these titles, of a tenant, by row.
+
+        A title without chapters finds those of all its chapters.
+        """
 
     def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
         """A tenant's rule versions of later revisions, oldest first."""
