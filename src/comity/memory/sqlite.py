@@ -19,6 +19,7 @@ from comity.errors import (
     NotFound,
     StoreError,
 )
+from comity.memory.grouped import Grouped
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
 from comity.memory.sqlite_pairs import SqlitePairs
@@ -63,6 +64,7 @@ class SqliteStore:
         self._connections: list[apsw.Connection] = []
         self._lock = threading.RLock()
         self._read: dict[int, StoredRule] = {}
+        self._append = Grouped(self._append_all)
         self._shared = self._connect() if path is None else None
         self.pairs = SqlitePairs(self._reading, self._writing)
         self.texts = SqliteTexts(self._reading, self._writing)
@@ -294,25 +296,12 @@ class SqliteStore:
         return [PlaceNames(code=code, names=tuple(json.loads(names))) for code, names in found]
 
     def append_decision(self, tenant: str, seal: Callable[[str], Decision]) -> Decision:
-        """As in `Store`."""
+        """As in `Store`; those that come at the same time share a transaction."""
+        return self._append((tenant, seal))
+
+    def _append_all(self, group: Sequence[tuple[str, Callable[[str], Decision]]]) -> list[Decision]:
         with self._writing() as connection:
-            last = connection.execute(
-                "SELECT hash FROM decision WHERE tenant = ? ORDER BY number DESC LIMIT 1", (tenant,)
-            ).fetchone()
-            decision = seal(last[0] if last else "")
-            connection.execute(
-                "INSERT INTO decision (tenant, id, made_at, revision, record, hash) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    tenant,
-                    decision.id,
-                    to_micros(decision.made_at),
-                    decision.revision,
-                    decision.model_dump_json(),
-                    decision.hash,
-                ),
-            )
-        return decision
+            return [_append(connection, tenant, seal) for tenant, seal in group]
 
     def decisions(self, tenant: str) -> Iterator[Decision]:
         """As in `Store`."""
@@ -445,6 +434,26 @@ def _rows(connection: apsw.Connection, query: str, values: _Values) -> list[tupl
 def _value(connection: apsw.Connection, query: str) -> Any:
     row = connection.execute(query).fetchone()
     return row[0] if row else 0
+
+
+def _append(connection: apsw.Connection, tenant: str, seal: Callable[[str], Decision]) -> Decision:
+    last = connection.execute(
+        "SELECT hash FROM decision WHERE tenant = ? ORDER BY number DESC LIMIT 1", (tenant,)
+    ).fetchone()
+    decision = seal(last[0] if last else "")
+    connection.execute(
+        "INSERT INTO decision (tenant, id, made_at, revision, record, hash) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            tenant,
+            decision.id,
+            to_micros(decision.made_at),
+            decision.revision,
+            decision.model_dump_json(),
+            decision.hash,
+        ),
+    )
+    return decision
 
 
 def _insert_rules(connection: apsw.Connection, change: Change, revision: int) -> None:
