@@ -19,7 +19,8 @@ LAYERS = (
     {"documents", "memory", "models", "samples"},
     {"retrieval"},
     {"alignment"},
-    {"settings", "cli", "evaluation", "serving", "preferences", "__init__", "__main__"},
+    {"settings", "cli", "evaluation", "integrations", "serving", "preferences"}
+    | {"__init__", "__main__"},
 )
 HEAVY = ("faiss", "tantivy", "onnxruntime", "openai", "markitdown", "torch")
 

@@ -19,6 +19,7 @@ from comity.cli.decisions import decisions_group
 from comity.cli.exam import exam_group
 from comity.cli.index import index_group
 from comity.cli.keys import keys_group
+from comity.cli.mcp import mcp_command
 from comity.cli.models import models_group
 from comity.cli.output import note
 from comity.cli.places import places_group
@@ -145,6 +146,7 @@ for _command in (
     places_group,
     keys_group,
     serve_command,
+    mcp_command,
     settings_command,
     reference_command,
 ):

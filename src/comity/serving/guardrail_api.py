@@ -31,7 +31,15 @@ from comity.records import Decision, Message, Scope
 from comity.serving.auth import Principal, allow, principal
 from comity.serving.config import Gateway
 from comity.serving.limits import Limits
-from comity.serving.wire import Refused, read_object, read_scope, read_turns, spoken, with_rules
+from comity.serving.wire import (
+    Refused,
+    read_object,
+    read_results,
+    read_scope,
+    read_turns,
+    spoken,
+    with_rules,
+)
 
 PATH = "/beta/litellm_basic_guardrail_api"
 
@@ -168,7 +176,7 @@ class GuardrailApi:
         conversation = asked.conversation
         if not any(turn.role == "user" for turn in conversation):
             raise Refused(400, "messages holds no text of a user", param="messages")
-        case = await self._prepared(self._aligner(who, asked), conversation, _scope(who, asked))
+        case = await self._prepared(who, asked)
         self._open.keep(who.key, _call(asked), conversation, case)
         if not asked.structured_messages:
             return {"action": "NONE"}  # texts alone may be there to be embedded, say
@@ -182,7 +190,7 @@ class GuardrailApi:
         if known := self._open.find(who.key, _call(asked)):
             case = known.case
         elif asked.params.get("comity_answer_only") is True and asked.conversation:
-            case = await self._prepared(aligner, asked.conversation, _scope(who, asked))
+            case = await self._prepared(who, asked)
         else:
             raise Refused(
                 400,
@@ -215,10 +223,14 @@ class GuardrailApi:
             judge=self._judge,
         )
 
-    async def _prepared(
-        self, aligner: Aligner, conversation: tuple[Message, ...], given: Scope
-    ) -> Case:
-        return await asyncio.to_thread(aligner.prepare, conversation, given, Stopwatch())
+    async def _prepared(self, who: Principal, asked: Asked) -> Case:
+        return await asyncio.to_thread(
+            self._aligner(who, asked).prepare,
+            asked.conversation,
+            _scope(who, asked),
+            Stopwatch(),
+            tuple(read_results(asked.structured_messages or ())),
+        )
 
 
 def _asked(raw: bytes) -> Asked:
@@ -237,9 +249,9 @@ def _call(asked: Asked) -> str:
 
 
 def _scope(who: Principal, asked: Asked) -> Scope:
-    """What LiteLLM's file says of place, audience and time; else the headers that it sends on."""
+    """Place, audience and time of the headers that LiteLLM sends on, else of LiteLLM's file."""
     headers = {name.lower(): value for name, value in (asked.request_headers or {}).items()}
     sent = {name: headers.get("x-" + name.replace("_", "-"), _HIDDEN) for name in _SCOPE}
-    given = {name: value for name, value in sent.items() if value != _HIDDEN}
-    given |= {name: asked.params[name] for name in _SCOPE if asked.params.get(name)}
+    given = {name: asked.params[name] for name in _SCOPE if asked.params.get(name)}
+    given |= {name: value for name, value in sent.items() if value != _HIDDEN}
     return read_scope(given, {}, who.tenant)

@@ -1,0 +1,1 @@
+"""Comity inside the tools that teams have already, each behind an extra of its own."""
