@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from comity.alignment.aligner import Aligner, Stopwatch
 from comity.alignment.checks import Judge
@@ -656,3 +659,34 @@ def test_rules_of_an_earlier_revision_are_not_judged_as_if_they_held(memory: Mem
     watched(memory, judge, ask)
     assert isinstance(judge.model, ScriptedModel)
     assert judge.model.requests == []
+
+
+class SlowEmbedder(HashEmbedder):
+    """Says when it begins to embed `odd` texts, and ends some time after that."""
+
+    def __init__(self) -> None:
+        super().__init__(64)
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if "odd" in texts:
+            self.begun.set()
+            time.sleep(0.05)
+            self.ended.set()
+        return super().embed_passages(texts)
+
+
+def test_the_end_waits_for_what_reads_the_memory_in_a_thread() -> None:
+    embedder = SlowEmbedder()
+    odd = [Rule(id=name, text="odd") for name in "ab"]
+
+    async def run(memory: Memory) -> bool:
+        async with ConflictWatch(memory, judging()) as watch:
+            watch.offer("default", odd)
+            while not embedder.begun.is_set():
+                await asyncio.sleep(0.001)
+        return embedder.ended.is_set()
+
+    with Memory.open("sqlite://", embedder=embedder) as memory:
+        memory.add([NINE])
+        assert asyncio.run(run(memory))
