@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comity import Aligner, Memory, Scope
 from comity.alignment.cite import Cited, cite
+from comity.alignment.miscited import Given, MemoryBook, miscited
+from comity.alignment.named import Named, named_in
+from comity.models.scripted import ScriptedModel
 from comity.records import Rule
+from conftest import Clock
 
 RULES = [
     Rule.model_validate(
@@ -249,3 +254,158 @@ def test_a_rule_named_by_document_and_article_is_cited(answer: str, expected: li
     citations = cite(answer, named).citations
     assert [citation.id for citation in citations] == expected
     assert {citation.by for citation in citations} <= {"words"}
+
+
+def names(text: str) -> list[tuple[str, str]]:
+    return [(each.title, each.article.number if each.article else "") for each in named_in(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("依照《夜市办法》第三条，不可以。", [("夜市办法", "3")]),
+        (
+            "《劳动法》第三条、第十条和第五条第二款，《民法典》第一百零二条之一",
+            [("劳动法", "3"), ("劳动法", "10"), ("劳动法", "5"), ("民法典", "102-1")],
+        ),
+        ("根据第12条和第三条", [("", "12"), ("", "3")]),
+        ("《红楼梦》里没有。", [("红楼梦", "")]),
+        ("Under the Drone Act, Article 4, no.", [("Drone Act", "4")]),
+        ("Article 4(2) of the Cat Act; see § 5.", [("Cat Act", "4"), ("", "5")]),
+        ("Art. 9, article 9 and Section 2.1", [("", "9"), ("", "2.1")]),
+        ("Article IX holds.", [("", "9")]),
+        ("The Chat Policy says so.", [("Chat Policy", "")]),
+        ("国办发[2021]15号", []),
+        ("an article in the paper, 3 sections, Rule 1", []),
+        ("", []),
+    ],
+)
+def test_documents_and_articles_are_found_in_a_text(
+    text: str, expected: list[tuple[str, str]]
+) -> None:
+    assert names(text) == expected
+
+
+@given(st.text(alphabet="第一二十3条之《》法§ ArticleSecof the,、(Act)", max_size=200))
+def test_what_is_named_stands_in_the_text(text: str) -> None:
+    for each in named_in(text):
+        assert all(part in text for part in (each.title, *each.words.split("》 ")[-1:]))
+
+
+@pytest.mark.parametrize("part", ["《", "§", "第一", "Article 1 ", "Aa of the ", "《法》第", "A "])
+def test_names_are_found_in_a_long_text_at_once(part: str) -> None:
+    assert len(named_in(part * 20_000)) <= 1
+
+
+def kept_in(memory: Memory, *ids: str) -> Given:
+    rules = tuple(memory.get(each) for each in ids)
+    return Given(rules, rules)
+
+
+@pytest.fixture
+def book(memory: Memory, clock: Clock) -> Memory:
+    """A memory with two acts, of which some rules were amended, repealed or hold elsewhere."""
+    act = {"title": "Drone Act > Part I", "place": "CN-SH"}
+    memory.add(
+        [
+            Rule.model_validate(
+                {"id": "four", "text": "Drones fly below 120 metres.", "article": "Article 4"} | act
+            ),
+            Rule.model_validate(
+                {"id": "nine", "text": "Pilots carry a licence.", "article": "Article 9"} | act
+            ),
+            Rule(id="cats", text="Cats stay inside.", title="Cat Act", article="Article 4"),
+            Rule(id="house", text="No ball games in the yard.", title="House Rules"),
+            Rule(
+                id="劳动", text="依照本法第九条。", title="中华人民共和国劳动法", article="第三条"
+            ),
+        ]
+    )
+    memory.add(Rule(id="x", text="x", title="Rival Act", article="Article 1", tenant="rival"))
+    clock.advance(days=1)
+    memory.amend("four", {"text": "Drones fly below 90 metres."})
+    memory.amend("cats", {"article": "Article 5"})
+    memory.repeal("nine")
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Drones fly below 90 metres [R1], says Article 4 of the Drone Act.", []),
+        ("By the Drone Act > Part I, Article 4, they do. Article 4 is clear.", []),
+        ("The Drone Act, Article 9, asks for a licence.", [("nine", 2)]),
+        ("The Cat Act, Article 4, says so.", [("cats", 1)]),
+        ("The Cat Act, Article 5, says so.", []),
+        ("The House Rules say so.", [("house", 1)]),
+        ("The Moon Act, Article 7, says so.", [("Moon Act, Article 7", 0)]),
+        ("The Rival Act, Article 1, says so.", [("Rival Act, Article 1", 0)]),
+        ("The Moon Act says so.", []),
+        ("Article 12 says so. § 5 too.", [("Article 12", 0), ("§ 5", 0)]),
+        ("Drones fly below 120 metres.", [("four", 1)]),
+        ("Drones fly below 120 metres [R1].", [("four", 1)]),
+        ("Drones fly below 200 metres.", []),
+        ("依照《劳动法》第三条和第九条。", []),
+        ("依照《劳动法》第十条。", [("《劳动法》第十条", 0)]),
+        ("依照第十条。", [("第十条", 0)]),
+        ("依照《中华人民共和国劳动法》。", []),
+        ("No. [R9] [R4]", [("[R9]", 0), ("[R4]", 0)]),
+        ("Yes, you may.", []),
+    ],
+)
+def test_a_citation_of_what_is_no_kept_rule_in_its_current_version_is_a_finding(
+    book: Memory, answer: str, found: list[tuple[str, int]]
+) -> None:
+    given = kept_in(book, "four", "cats", "劳动")
+    findings = miscited("May I?", answer, given, MemoryBook(book, "default"))
+    assert [(each.rule, each.version) for each in findings] == found
+    assert all((each.outcome, each.by) == ("violated", "code") for each in findings)
+    assert all(each.reason for each in findings)
+
+
+def test_what_the_question_brought_up_is_a_finding_only_where_the_memory_knows_it(
+    book: Memory,
+) -> None:
+    given, mine = kept_in(book, "four"), MemoryBook(book, "default")
+    asked = (
+        "Does § 5 of my lease hold, or Article 7 of the Moon Act, or Article 9 of the Drone Act?"
+    )
+    assert miscited(asked, "§ 5 holds, and the Moon Act, Article 7.", given, mine) == ()
+    [finding] = miscited(asked, "The Drone Act, Article 9, holds.", given, mine)
+    assert finding.rule == "nine"
+    assert "not in force" in finding.reason
+
+
+def test_a_document_of_which_no_rule_is_kept_is_a_finding(book: Memory) -> None:
+    [finding] = miscited(
+        "?", "By the Cat Act, no.", kept_in(book, "four"), MemoryBook(book, "default")
+    )
+    assert (finding.rule, finding.version) == ("Cat Act", 0)
+    assert "no rule is in force" in finding.reason
+
+
+def test_what_was_kept_and_left_out_of_the_prompt_may_be_named(book: Memory) -> None:
+    kept = kept_in(book, "four", "cats").kept
+    answer = "The Cat Act, Article 5, says so."
+    assert miscited("?", answer, Given(kept, kept[:1]), MemoryBook(book, "default")) == ()
+
+
+def test_without_amended_rules_and_names_the_memory_is_not_asked() -> None:
+    class Closed:
+        def before(self, rule: Rule) -> list[Rule]:
+            raise AssertionError(rule.id)
+
+        def titled(self, named: Named) -> list[Rule]:
+            raise AssertionError(named.words)
+
+    rules = (Rule(id="a", text="Dogs on a leash.", title="Dog Act", article="Article 1"),)
+    answer = "Dogs on a leash [R1], says Article 1 of the Dog Act."
+    assert miscited("?", answer, Given(rules, rules), Closed()) == ()
+
+
+async def test_a_wrong_citation_is_on_record_and_nothing_is_withheld(book: Memory) -> None:
+    model = ScriptedModel(["Drones fly below 120 metres. So says the Drone Act, Article 9."])
+    answer = await Aligner(book, model).answer("How high do drones fly?", Scope(place="CN-SH"))
+    found = {(each.rule, each.version) for each in answer.decision.findings}
+    assert {("nine", 2), ("four", 1)} <= found
+    assert not answer.decision.withheld

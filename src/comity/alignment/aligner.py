@@ -26,6 +26,7 @@ from comity.alignment.enforce import (
     enforce,
     stopped,
 )
+from comity.alignment.miscited import MemoryBook
 from comity.alignment.precedence import rule_on
 from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
@@ -311,9 +312,10 @@ class Aligner:
 
     async def _enforce(self, case: Case, reply: Reply, gate: Gate, ask: Ask) -> Enforced:
         kept, language = case.ruling.kept, prompt_language(case.asked)
+        book = MemoryBook(self.memory, case.scope.tenant)
 
         async def checked(text: str) -> tuple[Finding, ...]:
-            return await check(case.asked, text, kept, case.prompt.rules, self.judge)
+            return await check(case.asked, text, kept, case.prompt.rules, self.judge, book)
 
         if gate.stopped_by:
             return stopped(reply.text, gate.released, gate.stopped_by, kept, language)

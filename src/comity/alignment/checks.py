@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from comity.alignment.cite import unknown_marks
 from comity.alignment.judge import Judgement, criterion_of, judge
+from comity.alignment.miscited import Book, Given, miscited
 from comity.errors import ModelError
 from comity.memory.patterns import compiled
 from comity.models.chat import ChatModel
@@ -36,13 +36,19 @@ def to_check(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 async def check(
-    question: str, answer: str, rules: Sequence[Rule], given: Sequence[Rule], judge: Judge | None
+    question: str,
+    answer: str,
+    rules: Sequence[Rule],
+    given: Sequence[Rule],
+    judge: Judge | None,
+    book: Book | None = None,
 ) -> tuple[Finding, ...]:
     """What became of each rule that must be kept, and of the answer's citations.
 
     `rules` are those kept; `given` those that stood in the prompt, in its order: `[R1]` is the
     first. Code decides first; the judge is asked once, about all rules that need one and that
-    code has not found broken. Raises nothing that a judge does wrong: its failure is a finding.
+    code has not found broken. `book` holds the versions that are not kept, for what the answer
+    cites. Raises nothing that a judge does wrong: its failure is a finding.
     """
     findings = {rule.key: _by_code(rule, answer) for rule in to_check(rules)}
     judged = [
@@ -52,7 +58,7 @@ async def check(
     ]
     if judged:
         findings |= await _by_judge(question, answer, judged, judge)
-    return (*findings.values(), *_citations(answer, given))
+    return (*findings.values(), *miscited(question, answer, Given(rules, given), book))
 
 
 def by_code(answer: str, rules: Iterable[Rule]) -> tuple[Finding, ...]:
@@ -142,12 +148,6 @@ def _judged(
                 }
             ),
         )
-
-
-def _citations(answer: str, given: Sequence[Rule]) -> Iterator[Finding]:
-    for mark in unknown_marks(answer, len(given)):
-        reason = f"the answer cites {mark}, and was given {len(given)} rules"
-        yield Finding(rule=mark, version=0, outcome="violated", by="code", reason=reason)
 
 
 def _finding(rule: Rule, outcome: Outcome, by: str, reason: str) -> Finding:

@@ -104,9 +104,15 @@ def _by_name(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
 
 
 def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
-    """For each sentence the rule that it shares most words with, if those are most of its own.
+    for place, span in repeated(text, rules):
+        yield _Numbered(place + 1, citation(place + 1, rules[place], span, "words"))
 
-    A number in the sentence must stand in the rule: an answer with another hour or amount does
+
+def repeated(text: str, rules: Sequence[Rule]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """The sentences that repeat a rule: its place among `rules`, and the sentence's span.
+
+    A sentence repeats the rule that it shares most words with, if those are most of its own. A
+    number in the sentence must stand in the rule: an answer with another hour or amount does
     not repeat it.
     """
     known = [_Rule(f"{rule.heading} {rule.text}") for rule in rules]
@@ -121,8 +127,7 @@ def _by_words(text: str, rules: Sequence[Rule]) -> Iterator[_Numbered]:
         ]
         share, place = max(shares, default=(0.0, 0))
         if share >= _SHARED:
-            number = 1 - place
-            yield _Numbered(number, citation(number, rules[-place], sentence.span(), "words"))
+            yield -place, sentence.span()
 
 
 class _Said(NamedTuple):
