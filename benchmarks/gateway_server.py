@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.speed import Generated, generated_memory
+from benchmarks.speed import generated_memory, known_questions
 from comity.alignment.aligner import Options
 from comity.memory.embed import Embedder, open_embedder
 from comity.memory.memory import Memory
@@ -16,9 +16,10 @@ from comity.serving.upstream import Upstream
 
 
 def fill(folder: Path, rules: int, *, real: bool) -> str:
-    """Make the memory, and give the secret of a client's key."""
+    """Make the memory where it is missing, and give the secret of a new client's key."""
     url = url_of(folder, real=real)
-    generated_memory(url, rules, _embedder(real=real))
+    if not Path(url.removeprefix("sqlite:///")).exists():
+        generated_memory(url, rules, _embedder(real=real))
     with Memory.open(url, embedder=_embedder(real=real)) as memory:
         return create_key(memory, "default", "client").secret
 
@@ -29,7 +30,7 @@ def url_of(folder: Path, *, real: bool) -> str:
 
 
 def _embedder(*, real: bool) -> Embedder:
-    return open_embedder("e5") if real else Generated()
+    return open_embedder("e5") if real else known_questions()
 
 
 def main() -> None:

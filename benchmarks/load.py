@@ -11,10 +11,11 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
-from benchmarks.speed import generated_question
+from benchmarks.speed import QUESTIONS, generated_question
 
 
 class Sample(NamedTuple):
@@ -71,41 +72,37 @@ class _Connection:
 
 
 async def load(
-    port: int, path: str, headers: dict[str, str], *, clients: int, requests: int, stream: bool
-) -> tuple[list[Sample], float]:
-    """So many requests by so many clients at once: their samples, and the seconds it all took.
+    port: int, path: str, headers: dict[str, str], *, clients: int, seconds: float, stream: bool
+) -> tuple[list[Sample], int]:
+    """The samples of so many clients for so many seconds, after a fifth of it to warm up.
 
-    A tenth of the requests is sent beforehand, to warm up.
+    And how many requests there were in all.
     """
-    warm = requests // 10
-    questions = iter(_bodies(warm + requests, stream))
     connections = [_Connection(port, path, headers) for _ in range(clients)]
-    await _run(connections, questions, warm)
-    start = time.perf_counter()
-    samples = await _run(connections, questions, requests)
-    return samples, time.perf_counter() - start
+    bodies = _bodies(stream)
+    warm = await _run(connections, bodies, seconds / 5)
+    samples = await _run(connections, bodies, seconds)
+    return samples, len(warm) + len(samples)
 
 
 async def _run(
-    connections: list[_Connection], bodies: Iterator[bytes], requests: int
+    connections: Sequence[_Connection], bodies: Iterator[bytes], seconds: float
 ) -> list[Sample]:
     samples: list[Sample] = []
-    left = requests
+    end = time.perf_counter() + seconds
 
     async def client(connection: _Connection) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        while time.perf_counter() < end:
             samples.append(await connection.ask(next(bodies)))
 
     await asyncio.gather(*(client(connection) for connection in connections))
     return samples
 
 
-def _bodies(count: int, stream: bool) -> Iterator[bytes]:
-    """Requests that all differ, as users' do."""
-    for number in range(count):
-        question, place = generated_question(number)
+def _bodies(stream: bool) -> Iterator[bytes]:
+    """Requests that differ, as users' do."""
+    for number in count():
+        question, place = generated_question(number % QUESTIONS)
         body = {
             "model": "mock",
             "messages": [{"role": "user", "content": question}],
@@ -122,20 +119,20 @@ def main() -> None:
     parser.add_argument("--path", default="/v1/chat/completions")
     parser.add_argument("--headers", type=json.loads, default={})
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--stream", action="store_true")
     given = parser.parse_args()
-    samples, seconds = asyncio.run(
+    samples, sent = asyncio.run(
         load(
             given.port,
             given.path,
             given.headers,
             clients=given.clients,
-            requests=given.requests,
+            seconds=given.seconds,
             stream=given.stream,
         )
     )
-    json.dump({"samples": samples, "seconds": seconds}, sys.stdout)
+    json.dump({"samples": samples, "sent": sent}, sys.stdout)
 
 
 if __name__ == "__main__":

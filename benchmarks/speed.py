@@ -31,6 +31,8 @@ _SEED = 20261122
 _DIMENSION = 384
 _SEARCHES = 300
 _ARTICLES = 50
+QUESTIONS = 4_000
+"""How many questions `generated_question` has."""
 _PROVINCES = ("CN-HN", "CN-SH", "CN-ZJ", "CN-GD", "CN-QH", "CN-BJ", "CN-SC", "CN-XJ")
 _CITIES = (
     "CN-HN/长沙市", "CN-HN/岳阳市", "CN-ZJ/杭州市", "CN-ZJ/温州市", "CN-GD/深圳市", "CN-GD/佛山市",
@@ -120,6 +122,13 @@ def of_search(size: int, folder: Path) -> list[Measure]:
 def generated_memory(url: str, size: int, embedder: Embedder) -> None:
     """Fill a memory with generated rules."""
     _fill(url, _rules(size), embedder)
+
+
+def known_questions() -> Embedder:
+    """An embedder that has the vectors of all generated questions at hand."""
+    made = Generated()
+    questions = (generated_question(number)[0] for number in range(QUESTIONS))
+    return _Known({question: made.embed_query(question) for question in questions})
 
 
 def generated_question(number: int) -> tuple[str, str]:
