@@ -402,11 +402,21 @@ def test_the_note_that_rules_may_be_missing_is_an_option(comity: Command) -> Non
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_a_chain_that_holds_is_told_from_one_that_was_edited(comity: Command) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE decision SET record = replace(record, 'scripted', 'another')",
+        "UPDATE decision_text SET texts = replace(texts, 'run free', 'run wild')",
+        "DELETE FROM decision_text",
+    ],
+)
+def test_a_chain_that_holds_is_told_from_one_that_was_edited(
+    comity: Command, statement: str
+) -> None:
     first = comity.json("ask", QUESTION)["decision"]["id"]
     comity.done("ask", QUESTION)
     assert "2 decisions, and the chain holds" in comity.done("decisions", "verify")
-    edit(comity, "UPDATE decision SET record = replace(record, 'run free', 'run wild')")
+    edit(comity, statement)
     result = comity("decisions", "verify", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["broken"]["decision"] == first

@@ -14,6 +14,7 @@ from comity.alignment.decisions import affected
 from comity.errors import NotFound
 from comity.memory.pages import DecisionFilter, RuleFilter
 from comity.memory.place_paths import contains
+from comity.memory.sealed import whole
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, StoredRule
 from comity.records import Citation, Decision, Rule, RuleRef, Scope
@@ -52,7 +53,7 @@ def _commit(book: SqliteStore, rule: Rule, tenant: str = "default") -> None:
 
 
 def _record(book: SqliteStore, decision: Decision) -> None:
-    book.append_decision("default", lambda _: decision)
+    book.append_decision("default", lambda _: whole(decision))
 
 
 def _decision(number: int) -> Decision:

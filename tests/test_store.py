@@ -19,6 +19,7 @@ import apsw
 import pytest
 
 from comity.errors import DuplicateRule, MemoryDamaged, MemoryFull, MemoryTooNew, StoreError
+from comity.memory.sealed import Sealed, whole
 from comity.memory.sqlite import SqliteStore, _use_wal
 from comity.memory.store import Store
 from comity.records import Rule
@@ -76,7 +77,7 @@ def start_writer(file: Path, name: str, size: int, count: int) -> subprocess.Pop
 def test_rows_are_never_changed_by_any_program(file: Path, table: str, statement: str) -> None:
     store = SqliteStore(file)
     store.commit(change(Rule(id="a", text="x")))
-    store.append_decision("default", lambda last: decision("d", last))
+    store.append_decision("default", lambda last: whole(decision("d", last)))
     store.close()
     with (
         pytest.raises(apsw.ConstraintError, match=f"{table} is append-only"),
@@ -161,9 +162,12 @@ def test_of_threads_that_change_the_same_rule_one_wins_each_version(store: Store
 
 
 def test_threads_append_decisions_without_a_fork(store: Store) -> None:
+    def sealed(name: str, last: str) -> Sealed:
+        return whole(decision(name, last))
+
     def append(name: int) -> None:
         for n in range(10):
-            store.append_decision("default", partial(decision, f"{name}-{n}"))
+            store.append_decision("default", partial(sealed, f"{name}-{n}"))
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(append, range(6)))
@@ -203,7 +207,7 @@ def test_a_full_disk_changes_nothing(file: Path, big: str) -> None:
     def write() -> object:
         if big == "rule":
             return store.commit(change(Rule(id="b", text="y"), Rule(id="c", text=text)))
-        return store.append_decision("default", lambda last: full)
+        return store.append_decision("default", lambda last: whole(full))
 
     with pytest.raises(MemoryFull, match="nothing was changed"):
         write()

@@ -66,6 +66,9 @@ class Settings(Record):
     seed: int | None = Field(None, description="For sampling that can be repeated.")
     judge: str = Field("", description="Model that checks what code cannot, as `model`; or none.")
     judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
+    deny_unchecked: Literal["failed", "any", "never"] = Field(
+        "failed", description="Under `block` rules, withhold what failed its check, any, or none."
+    )
     judge_conflicts: bool = Field(
         False, description="Gateway: have the judge compare rules that were in force together."
     )

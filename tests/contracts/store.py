@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from comity.errors import DuplicateRule, NotFound
+from comity.memory.sealed import Sealed, whole
 from comity.memory.store import Change, PlaceNames, Store
 from comity.records import Check, Decision, Rule, Scope, Source
 
@@ -155,7 +156,7 @@ def test_tenants_do_not_see_one_another(store: Store) -> None:
     store.commit(change(Rule(id="a", text="theirs", tenant="other"), tenant="other"))
     place = PlaceNames(code="XA", names=("Xanadu",))
     store.commit(change(tenant="other", places=(place,), kind="places"))
-    store.append_decision("other", lambda last: decision("d", last, "other"))
+    store.append_decision("other", lambda last: whole(decision("d", last, "other")))
     assert [s.rule.text for s in store.history("default", "a")] == ["mine"]
     assert [s.rule.text for s in store.latest("other")] == ["theirs"]
     assert [r.number for r in store.revisions("default")] == [1]
@@ -178,12 +179,12 @@ def test_decisions_are_sealed_with_the_hash_of_the_one_before(store: Store) -> N
     seen: list[str] = []
     for name in ("one", "two", "three"):
 
-        def seal(last: str, name: str = name) -> Decision:
+        def seal(last: str, name: str = name) -> Sealed:
             seen.append(last)
-            return decision(name, last)
+            return whole(decision(name, last))
 
         store.append_decision("default", seal)
-    store.append_decision("other", lambda last: decision("one", last, "other"))
+    store.append_decision("other", lambda last: whole(decision("one", last, "other")))
     assert seen == ["", "hash of one", "hash of two"]
     assert [made.id for made in store.decisions("default")] == ["one", "two", "three"]
     assert [made.previous_hash for made in store.decisions("other")] == [""]
@@ -191,13 +192,13 @@ def test_decisions_are_sealed_with_the_hash_of_the_one_before(store: Store) -> N
 
 
 def test_a_seal_that_fails_records_nothing(store: Store) -> None:
-    def fail(last: str) -> Decision:
+    def fail(last: str) -> Sealed:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         store.append_decision("default", fail)
     assert list(store.decisions("default")) == []
-    store.append_decision("default", lambda last: decision("d", last))
+    store.append_decision("default", lambda last: whole(decision("d", last)))
     assert [made.id for made in store.decisions("default")] == ["d"]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from comity.alignment.precedence import rule_on
 from comity.errors import MemoryDamaged, NotFound
 from comity.memory.memory import Memory
-from comity.memory.sealed import Hashes, hashes, record_hash
+from comity.memory.sealed import Hashes, hashes, sealer
 from comity.records import Citation, Decision, Erasure, Hit, Message, Rule, RuleRef, Ruling
 from comity.retrieval.search import applying, search
 from comity.retrieval.turns import Asked, asked
@@ -33,12 +33,7 @@ def append(memory: Memory, decision: Decision) -> Decision:
 
     Its personal texts are kept apart from what is chained, so that they can be erased.
     """
-
-    def seal(previous: str) -> Decision:
-        chained = decision.model_copy(update={"previous_hash": previous})
-        return chained.model_copy(update={"hash": record_hash(chained)})
-
-    return memory.store.append_decision(decision.tenant, seal)
+    return memory.store.append_decision(decision.tenant, sealer(decision))
 
 
 class Break(NamedTuple):

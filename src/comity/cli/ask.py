@@ -39,6 +39,7 @@ def _remember_note(context: click.Context, _: click.Parameter, value: bool | Non
 @settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
 @settings_options("relevance", "budget", "max_tokens", "temperature", "seed")
 @settings_options("judge", "judge_timeout", "release", "rounds")
+@settings_options("deny_unchecked")
 @click.option(
     "--incomplete-note/--no-incomplete-note",
     default=None,

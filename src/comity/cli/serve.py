@@ -38,6 +38,7 @@ _NEEDED = ("aiohttp", "fastapi", "opentelemetry", "prometheus_client", "uvicorn"
 )
 @settings_options("memory", "embedder", "model", "base_url", "timeout", "place")
 @settings_options("hits", "relevance", "budget", "judge", "judge_timeout", "release", "rounds")
+@settings_options("deny_unchecked")
 @pass_session
 def serve_command(
     session: Session, host: str, port: int, workers: int, gateway: Path | None

@@ -34,6 +34,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "seed": ("N", "For sampling that can be repeated."),
     "judge": ("NAME", "Model that checks what code cannot; none by default."),
     "judge_timeout": ("SECONDS", "How long the judge may take."),
+    "deny_unchecked": ("WHICH", "Unchecked under block rules: withhold failed, any or never."),
     "release": ("MODE", "When text leaves: strict, window or observe."),
     "rounds": ("N", "How often an answer that breaks a rule is rewritten."),
     "max_file_mb": ("MB", "Largest document that is read."),

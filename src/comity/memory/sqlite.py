@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from comity.errors import (
 from comity.memory.grouped import Grouped
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
+from comity.memory.sealed import Sealer
 from comity.memory.sqlite_pairs import SqlitePairs
-from comity.memory.sqlite_texts import SqliteTexts, entries, one
+from comity.memory.sqlite_texts import SqliteTexts, entries, insert, last_hash, one
 from comity.memory.store import (
     AccessKey,
     Change,
@@ -295,11 +296,11 @@ class SqliteStore:
             )
         return [PlaceNames(code=code, names=tuple(json.loads(names))) for code, names in found]
 
-    def append_decision(self, tenant: str, seal: Callable[[str], Decision]) -> Decision:
+    def append_decision(self, tenant: str, seal: Sealer) -> Decision:
         """As in `Store`; those that come at the same time share a transaction."""
         return self._append((tenant, seal))
 
-    def _append_all(self, group: Sequence[tuple[str, Callable[[str], Decision]]]) -> list[Decision]:
+    def _append_all(self, group: Sequence[tuple[str, Sealer]]) -> list[Decision]:
         with self._writing() as connection:
             return [_append(connection, tenant, seal) for tenant, seal in group]
 
@@ -436,24 +437,10 @@ def _value(connection: apsw.Connection, query: str) -> Any:
     return row[0] if row else 0
 
 
-def _append(connection: apsw.Connection, tenant: str, seal: Callable[[str], Decision]) -> Decision:
-    last = connection.execute(
-        "SELECT hash FROM decision WHERE tenant = ? ORDER BY number DESC LIMIT 1", (tenant,)
-    ).fetchone()
-    decision = seal(last[0] if last else "")
-    connection.execute(
-        "INSERT INTO decision (tenant, id, made_at, revision, record, hash) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            tenant,
-            decision.id,
-            to_micros(decision.made_at),
-            decision.revision,
-            decision.model_dump_json(),
-            decision.hash,
-        ),
-    )
-    return decision
+def _append(connection: apsw.Connection, tenant: str, seal: Sealer) -> Decision:
+    sealed = seal(last_hash(connection, tenant))
+    insert(connection, tenant, sealed)
+    return sealed.decision
 
 
 def _insert_rules(connection: apsw.Connection, change: Change, revision: int) -> None:

@@ -8,7 +8,7 @@ the memory held at revision N is simply the rows of revisions 1 to N.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +20,7 @@ from comity.records import Decision, Erasure, OptionalTime, Record, Rule, Time
 
 if TYPE_CHECKING:
     from comity.memory.pages import DecisionFilter, RuleFilter
-    from comity.memory.sealed import TextBook
+    from comity.memory.sealed import Sealer, TextBook
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -154,7 +154,7 @@ class Store(Protocol):
     def places(self, tenant: str | None = None) -> list[PlaceNames]:
         """The places that a tenant's rules define; of all tenants for None."""
 
-    def append_decision(self, tenant: str, seal: Callable[[str], Decision]) -> Decision:
+    def append_decision(self, tenant: str, seal: Sealer) -> Decision:
         """Append a decision, durable when the call returns.
 
         `seal` is called with the hash of the tenant's last decision ("" for none) inside the
