@@ -10,6 +10,7 @@ from pydantic import Field
 from comity.alignment.erasure import Wanted, chosen, erase
 from comity.records import OptionalTime, Record
 from comity.serving.asked import MOST, Asked, may
+from comity.serving.strict_route import StrictRoute
 
 
 def _brought_in(request: Request) -> None:
@@ -50,6 +51,6 @@ def erase_decisions(who: Eraser, _: AllIsRecorded, asked: Erasing) -> Done:
 
 def erasure_router() -> APIRouter:
     """The route; the application's state is as `rules_router` says."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     router.add_api_route("/decisions/erase", erase_decisions, methods=["POST"], tags=["decisions"])
     return router

@@ -21,6 +21,7 @@ from comity.serving.approval import Waiting, end_rule, ever_waited, refuse_own, 
 from comity.serving.asked import MOST, Approver, AsOf, Editor, Id, Limit, Number, Reader, aware
 from comity.serving.decisions_api import DECISIONS
 from comity.serving.import_api import IMPORT, import_rules
+from comity.serving.strict_route import StrictRoute
 from comity.serving.wire import Refused
 
 
@@ -206,7 +207,7 @@ _MADE = (add_rules,)
 
 def rules_router() -> APIRouter:
     """The routes; the application's state holds `memory`, `approval_above` and `options`."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     for method, path, call in (*_ROUTES, *DECISIONS):
         router.add_api_route(
             path,
