@@ -356,6 +356,9 @@ def test_a_suspicion_is_named_in_the_record_and_both_rules_stay(shops: Memory) -
     assert verify(shops.store.decisions("default")) is None
     elsewhere = asyncio.run(Aligner(shops, model).answer("Shops?", Scope(place=("CN",))))
     assert elsewhere.decision.suspected == ()
+    shops.amend("ten", {"text": "Shops close when they like."})
+    changed = asyncio.run(Aligner(shops, model).answer("Shops?", Scope(place=("CN-HN",))))
+    assert changed.decision.suspected == ()
 
 
 VERDICTS = st.sampled_from(("contradict", "unsure", "compatible", "failed"))
@@ -623,6 +626,21 @@ def test_a_failed_judgement_is_logged_and_tried_again_after_an_hour(
     assert isinstance(judge.model, ScriptedModel)
     assert len(judge.model.requests) == 2
     assert "rules nine and ten: the judge's reply does not follow the schema" in caplog.text
+
+
+def test_what_was_found_beside_an_answer_is_not_judged_again(memory: Memory, clock: Clock) -> None:
+    memory.add([NINE, TEN])
+    judge = judging()
+
+    async def offer(_: Aligner, watch: ConflictWatch) -> None:
+        for hours in (0, 9):
+            clock.advance(hours=hours)
+            watch.offer("default", [NINE, TEN])
+            await watch.idle()
+
+    watched(memory, judge, offer)
+    assert isinstance(judge.model, ScriptedModel)
+    assert len(judge.model.requests) == 1
 
 
 def test_a_judge_that_is_missing_is_logged_and_the_watch_goes_on(
