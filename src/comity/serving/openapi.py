@@ -10,6 +10,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from comity.serving.responses_request import asked_schemas
+
 Described = dict[str, Any]
 
 _ERROR: Described = {
@@ -118,6 +120,17 @@ _ANSWER: Described = {
         "comity": {"$ref": "#/components/schemas/Comity"},
     },
 }
+_RESPONSE: Described = {
+    "type": "object",
+    "required": ["id", "object", "status", "output", "comity"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "response"},
+        "status": {"enum": ["completed", "incomplete"]},
+        "output": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "comity": {"$ref": "#/components/schemas/Comity"},
+    },
+}
 _MODELS: Described = {
     "type": "object",
     "required": ["object", "data"],
@@ -202,6 +215,13 @@ def by_hand() -> dict[str, Described]:
         "/v1/chat/completions": {
             "post": asking(_CHAT, _ANSWER, "A chat completion under the rules in force")
         },
+        "/v1/responses": {
+            "post": asking(
+                {"$ref": "#/components/schemas/Asked"},
+                _RESPONSE,
+                "A response under the rules in force",
+            )
+        },
         "/v1/models": {"get": _plain(_MODELS, "The models that the key may ask", {})},
         "/metrics": {"get": _METRICS},
         "/healthz": {"get": _plain(_STATE, "Whether the process runs", _OPEN)},
@@ -227,7 +247,7 @@ def _complete(told: Described) -> None:
         paths.setdefault(path, {}).update(operations)
     parts = told.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
-    schemas.update({"Error": _ERROR, "Comity": _COMITY})
+    schemas.update({"Error": _ERROR, "Comity": _COMITY, **asked_schemas()})
     for replaced in ("HTTPValidationError", "ValidationError"):
         schemas.pop(replaced, None)
     parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -50,22 +50,30 @@ class _Said(BaseModel):
 
 
 class TextPart(_Said):
+    """Text, of whoever."""
+
     type: Literal["input_text", "output_text", "text"]
     text: str
 
 
 class RefusalPart(_Said):
+    """What a model said in place of an answer."""
+
     type: Literal["refusal"]
     refusal: str
 
 
 class ImagePart(_Said):
+    """A picture, by its address or as a data URL."""
+
     type: Literal["input_image"]
     image_url: str
     detail: str | None = None
 
 
 class FilePart(_Said):
+    """A file, in itself or by the upstream's id."""
+
     type: Literal["input_file"]
     filename: str | None = None
     file_data: str | None = None
@@ -73,6 +81,8 @@ class FilePart(_Said):
 
 
 class AudioPart(_Said):
+    """Sound, in the form that chat completions have, too."""
+
     type: Literal["input_audio"]
     input_audio: dict[str, Any]
 
@@ -90,16 +100,21 @@ def _parts(content: Any) -> Any:
     return content
 
 
-Content = Annotated[tuple[Part, ...], Field(strict=False), BeforeValidator(_parts)]
+_TEXT_OR_PARTS = BeforeValidator(_parts, json_schema_input_type=str | tuple[Part, ...])
+Content = Annotated[tuple[Part, ...], Field(strict=False), _TEXT_OR_PARTS]
 
 
 class MessageItem(_Said):
+    """What somebody said."""
+
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
 
 
 class CallItem(_Said):
+    """A call that the model made."""
+
     type: Literal["function_call"]
     call_id: str
     name: str
@@ -107,6 +122,8 @@ class CallItem(_Said):
 
 
 class ResultItem(_Said):
+    """What a call gave."""
+
     type: Literal["function_call_output"]
     call_id: str
     output: Content
@@ -138,10 +155,13 @@ def _items(given: Any) -> Any:
     return given
 
 
+_TEXT_OR_ITEMS = BeforeValidator(_items, json_schema_input_type=str | tuple[Item, ...])
+
+
 class Function(_Said):
     """A function that the model may call."""
 
-    type: str
+    type: str = Field(json_schema_extra={"const": "function"})
     name: str = Field(min_length=1)
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -156,15 +176,21 @@ class Function(_Said):
 
 
 class Option(_Said):
+    """Whether the model is to call anything."""
+
     type: Literal["none", "auto", "required"]
 
 
 class OneFunction(_Said):
+    """The function that the model must call, or may."""
+
     type: Literal["function"]
     name: str
 
 
 class SomeFunctions(_Said):
+    """The functions among which the model may choose."""
+
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[tuple[OneFunction, ...], Field(strict=False)]
@@ -174,16 +200,22 @@ def _option(choice: Any) -> Any:
     return {"type": choice} if isinstance(choice, str) else choice
 
 
-Choice = Annotated[
-    Option | OneFunction | SomeFunctions, Field(discriminator="type"), BeforeValidator(_option)
-]
+_WORD_OR_TOOL = BeforeValidator(
+    _option,
+    json_schema_input_type=Literal["none", "auto", "required"] | OneFunction | SomeFunctions,
+)
+Choice = Annotated[Option | OneFunction | SomeFunctions, Field(discriminator="type"), _WORD_OR_TOOL]
 
 
 class PlainForm(_Said):
+    """Text as it comes, or any JSON object."""
+
     type: Literal["text", "json_object"]
 
 
 class SchemaForm(_Said):
+    """JSON that follows a schema."""
+
     model_config = ConfigDict(protected_namespaces=())
 
     type: Literal["json_schema"]
@@ -194,11 +226,15 @@ class SchemaForm(_Said):
 
 
 class TextForm(_Said):
+    """The form of the answer's text."""
+
     format: Annotated[PlainForm | SchemaForm, Field(discriminator="type")] | None = None
     verbosity: str | None = None
 
 
 class Reasoning(_Said):
+    """How much a reasoning model is to think."""
+
     effort: str | None = None
 
 
@@ -208,7 +244,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     model: str = Field(min_length=1)
-    input: Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_items)]
+    input: Annotated[tuple[Item, ...], Field(strict=False), _TEXT_OR_ITEMS]
     instructions: str | None = None
     tools: Annotated[tuple[Function, ...] | None, Field(strict=False)] = None
     tool_choice: Choice | None = None
@@ -229,6 +265,12 @@ class Asked(BaseModel):
     store: bool | None = None
     include: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
     truncation: Literal["disabled"] | None = None
+
+
+def asked_schemas() -> dict[str, Any]:
+    """The JSON schemas of `Asked` and its parts, by name, as OpenAPI's components."""
+    schema = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "Asked": schema}
 
 
 def read_asked(raw: bytes) -> Asked:
