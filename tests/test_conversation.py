@@ -115,7 +115,7 @@ def test_every_turn_is_searched_and_no_conversation_is_too_long(length: int) -> 
     found = asked(turns)
     searched = "\n".join([found.question, *found.earlier])
     assert all(turn in searched for turn in turns)
-    assert len(found.earlier) <= 33
+    assert len(found.earlier) <= 32 + 12
     assert found.question == "\n".join(turns[-3:])
 
 

@@ -52,18 +52,20 @@ def asked(turns: Sequence[str], heard: Sequence[str] = ()) -> Asked:
     """The questions of a conversation, from the user's turns, oldest first.
 
     Up to 32 turns each earlier one is searched as it was then. Of a longer conversation every
-    second question is, then every fourth, with as many turns in it, and so on: every turn stands
-    in one of at most 33 questions, and most of them were searched at the turn before as well.
+    second question is, then every fourth, with as many turns in it, and so on, with shorter
+    steps at its end: every turn stands in a question, there are hardly more than 32, and
+    most of them were searched at the turn before as well.
     """
     before = len(turns) - 1
     step = 1
     while before // step > _MOST_EARLIER:
         step *= 2
-    ends = range(step, before + 1, step)
-    earlier = [_joined(turns[max(0, end - max(_TOGETHER, step)) : end]) for end in ends]
-    rest = turns[before - before % step : -_TOGETHER]
-    if rest and step > 1:
-        earlier.append(_joined(rest))
+    earlier, done = [], 0
+    while step:
+        for end in range(done + step, before + 1, step):
+            earlier.append(_joined(turns[max(0, end - max(_TOGETHER, step)) : end]))
+            done = end
+        step //= 4
     found = tuple(text for text in dict.fromkeys(earlier) if text.strip())
     return Asked(_joined(turns[-_TOGETHER:]), found, tuple(heard))
 
