@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from comity.serving import guardrail_api
 from comity.serving.responses_request import asked_schemas
 
 Described = dict[str, Any]
@@ -151,6 +152,15 @@ _STATE: Described = {
     "required": ["status"],
     "properties": {"status": {"type": "string"}, "revision": {"type": "integer"}},
 }
+_GUARDED: Described = {
+    "type": "object",
+    "required": ["action"],
+    "properties": {
+        "action": {"enum": ["NONE", "BLOCKED", "GUARDRAIL_INTERVENED"]},
+        "blocked_reason": {"type": "string"},
+        "structured_messages": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _ERRORS: Mapping[str, str] = {
     "400": "The request cannot be used, or a rule withholds the answer.",
     "401": "The key is missing, unknown or revoked.",
@@ -209,6 +219,16 @@ _METRICS: Described = {
 }
 
 
+def _guardrail() -> Described:
+    request = guardrail_api.Asked.model_json_schema()
+    return {
+        "summary": "LiteLLM's remote guardrail",
+        "tags": ["integrations"],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {"200": _json(_GUARDED, "What LiteLLM is to do.")},
+    }
+
+
 def by_hand() -> dict[str, Described]:
     """The routes that FastAPI cannot describe, by path and method."""
     return {
@@ -222,6 +242,7 @@ def by_hand() -> dict[str, Described]:
                 "A response under the rules in force",
             )
         },
+        guardrail_api.PATH: {"post": _guardrail()},
         "/v1/models": {"get": _plain(_MODELS, "The models that the key may ask", {})},
         "/metrics": {"get": _METRICS},
         "/healthz": {"get": _plain(_STATE, "Whether the process runs", _OPEN)},
