@@ -39,7 +39,7 @@ from comity.serving.refusals import tell_errors, told
 from comity.serving.responses import ResponsesExchange
 from comity.serving.rules_api import rules_router
 from comity.serving.telemetry import CONTENT_TYPE, Telemetry
-from comity.serving.turns import Turn, read_body
+from comity.serving.turns import Turn, Turns, read_body
 from comity.serving.upstream import (
     Backend,
     Counter,
@@ -91,6 +91,7 @@ def create_app(
     app = FastAPI(title="Comity", version=comity_version(), lifespan=lifespan)
     app.state.memory = memory
     app.state.telemetry = served.telemetry
+    app.state.turns = served.turns
     app.state.conflicts = served.conflicts
     app.state.approval_above = config.approval_above
     app.state.options = options
@@ -144,6 +145,7 @@ class _Served:
         self._options, self._judge, self._models = options, judge, models
         self.conflicts = _conflict_watch(memory, judge, options)
         self._limits = Limits(ledger=ledger)
+        self.turns = Turns()
         self.telemetry = Telemetry()
         self.failing = FailOpen(memory, config, self.telemetry)
         self._readiness = Readiness(memory, self.failing.state, opens=self.failing.opens_memory)
@@ -179,7 +181,8 @@ class _Served:
         """A turn for one answer. Raises `Refused` (429) where the key may ask no more."""
         per_minute, tokens = tenant.requests_per_minute, tenant.tokens_per_minute
         self._limits.ask(who.key, per_minute, tokens, tenant.concurrent)
-        return Turn(tenant.timeout, partial(self._limits.leave, who.key, tenant.concurrent))
+        leave = partial(self._limits.leave, who.key, tenant.concurrent)
+        return self.turns.begin(tenant.timeout, leave)
 
     async def _answer(
         self,

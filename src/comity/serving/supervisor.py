@@ -19,12 +19,12 @@ from typing import Any
 from comity.errors import ComityError, SettingsError
 from comity.memory.memory import path_of
 from comity.serving.shared_folder import shared_folder
-from comity.serving.worker import ENDING, LIMITS, METRICS, Failed, Ready, Worker, work
+from comity.serving.worker import AFTER_GRACE, ENDING, LIMITS, METRICS, Failed, Ready, Worker, work
 
 _LOG = logging.getLogger(__name__)
 _STEADY = 10.0  # seconds after which a worker's end is no sign of a fault that will come back
 _LONGEST_PAUSE = 30.0
-_AFTER_GRACE = 5.0  # seconds for what comes after the last answer
+_TO_CLOSE = 5.0  # seconds for what comes after the last answer
 
 
 class WorkerFailed(ComityError):
@@ -80,7 +80,7 @@ class Supervisor:
         self._ready = ready
         self._serves = False
         self._signals = 0
-        self._grace = worker.gateway.grace + _AFTER_GRACE
+        self._grace = worker.gateway.grace + AFTER_GRACE + _TO_CLOSE
         self._places = [_Place(worker, listener) for _ in range(count)]
 
     def run(self) -> None:

@@ -26,6 +26,8 @@ class Turn:
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._leave: Callable[[], None] | None = leave
         self._goes_on = False
+        self._stopped = False
+        self._limit: asyncio.Timeout | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,9 +42,18 @@ class Turn:
         if leave is not None:
             leave()
 
+    def stop(self) -> None:
+        """Let the time be over: what is awaited `within` it ends, as is told there."""
+        self._stopped, self._until = True, asyncio.get_running_loop().time()
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(self._until)
+
     async def within(self, work: Awaitable[_T]) -> _T:
-        """What `work` gives. Raises `Refused` (504) where time runs out, and what `work` raises."""
-        limit = asyncio.timeout_at(self._until)
+        """What `work` gives. Raises what `work` raises.
+
+        Where time runs out that is `Refused`: 504, or 503 after `stop`.
+        """
+        self._limit = limit = asyncio.timeout_at(self._until)
         try:
             async with limit:
                 return await work
@@ -50,6 +61,8 @@ class Turn:
             if limit.expired():
                 raise self._late() from error
             raise
+        finally:
+            self._limit = None
 
     def events(self, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """The events, and then the place is given back. Raises as `within`, between two events.
@@ -77,8 +90,35 @@ class Turn:
         return self._until is not None and asyncio.get_running_loop().time() >= self._until
 
     def _late(self) -> Refused:
+        if self._stopped:
+            said = "the gateway stops, and this answer was not whole in time: ask again"
+            again = {"retry-after": "1"}
+            return Refused(503, said, kind="server_error", code="stopping", headers=again)
         said = f"the answer was not whole after {self._seconds:g} seconds, the most it may take"
         return Refused(504, said, kind="timeout_error", code="timeout")
+
+
+class Turns:
+    """The answers in progress of one application."""
+
+    def __init__(self) -> None:
+        self._running: set[Turn] = set()
+
+    def begin(self, seconds: float | None, leave: Callable[[], None]) -> Turn:
+        """A turn, as `Turn` describes it."""
+
+        def ended() -> None:
+            self._running.discard(turn)
+            leave()
+
+        turn = Turn(seconds, ended)
+        self._running.add(turn)
+        return turn
+
+    def stop(self) -> None:
+        """Let the time of all of them be over."""
+        for turn in tuple(self._running):
+            turn.stop()
 
 
 async def read_body(request: Request, most_mb: float | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -25,11 +26,14 @@ from comity.serving.upstream import Upstream
 from comity.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from comity.models.chat import ChatModel
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+AFTER_GRACE = 5
+"""Seconds for the records of answers that were broken off."""
 _BACKLOG = 2048
 LIMITS, METRICS = "limits", "metrics"
 """Parts of the folder that workers share."""
@@ -118,10 +122,14 @@ class Failed(NamedTuple):
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound there; 0 is any free port. Raises `SettingsError`."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    with _told(host, port):
-        if os.name == "posix":  # elsewhere it would let two servers have one port
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
+    try:
+        with _told(host, port):
+            if os.name == "posix":  # elsewhere it would let two servers have one port
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+    except SettingsError:
+        bound.close()
+        raise
     return bound
 
 
@@ -131,10 +139,6 @@ def serve(worker: Worker, listener: socket.socket, ready: Callable[[], None]) ->
     `ready` is called once requests are answered. Ends with `SystemExit`, of code 0 after a
     signal. Raises `ComityError` for what keeps it from serving.
     """
-    import uvicorn
-
-    from comity.serving.intake import patient
-
     for number in ENDING:  # before the server has its own handlers, and after it has ended
         signal.signal(number, _leave)
     if hasattr(signal, "pthread_sigmask"):
@@ -142,15 +146,30 @@ def serve(worker: Worker, listener: socket.socket, ready: Callable[[], None]) ->
     with worker.app() as app:
         with _told(*listener.getsockname()[:2]):
             listener.listen(_BACKLOG)
-        config = uvicorn.Config(
-            app,
-            http=patient(worker.gateway.max_body_seconds),
-            ws="none",
-            log_level="warning",
-            timeout_graceful_shutdown=worker.gateway.grace,
-        )
+        server = _server(app, worker.gateway)
         ready()
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
+
+
+def _server(app: FastAPI, gateway: Gateway) -> uvicorn.Server:
+    """A server that tells clients and the record of answers which the grace time breaks off."""
+    import uvicorn
+
+    from comity.serving.intake import patient
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().call_later(gateway.grace, app.state.turns.stop)
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app,
+        http=patient(gateway.max_body_seconds),
+        ws="none",
+        log_level="warning",
+        timeout_graceful_shutdown=gateway.grace + AFTER_GRACE,
+    )
+    return Server(config)
 
 
 def work(worker: Worker, listener: socket.socket, told: Connection) -> None:
