@@ -283,7 +283,7 @@ def test_a_citation_is_an_annotation_of_the_text_that_cites(running: Asking, str
     assert answer.output_text[note.start_index : note.end_index] == "[R1]"
     assert note.url == f"{running.house.url.removesuffix('/v1')}/rules/history?id={cited['id']}"
     added = [e for e in events if e.type == "response.output_text.annotation.added"]
-    assert [event.annotation for event in added] == [note.to_dict()] * stream
+    assert [event.to_dict()["annotation"] for event in added] == [note.to_dict()] * stream
     admin = create_key(running.house.memory, running.tenant, "admin").secret
     page = running.http.get(note.url, headers={"authorization": f"Bearer {admin}"})
     assert page.json()[0]["rule"]["id"] == cited["id"]
