@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
+
+# LiteLLM fetches its list of prices when it is imported, or takes the one that it ships.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 # What a test asserts is never how fast a busy machine is.
 settings.register_profile("comity", deadline=None)
