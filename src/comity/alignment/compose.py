@@ -190,23 +190,33 @@ def prompt_language(text: str) -> str:
 def _labeller(
     words: Mapping[str, Any], name_place: NamePlace, language: str
 ) -> Callable[[int, Rule], str]:
+    parts: dict[tuple[str, int], dict[str, str]] = {}  # a rule is counted, then listed
+
     def label(number: int, rule: Rule) -> str:
-        qualities = [
-            words["authorities"].get(rule.authority, rule.authority),
-            name_place(rule.place, language) if rule.place != WORLD else "",
-            _validity(rule, words),
-            words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
-            words["mandatory"] if rule.mandatory else "",
-        ]
-        line: str = words["rule"].format(
-            number=number,
-            heading=_one_line(harmless(_heading(rule, words))),
-            qualities=_one_line(harmless(words["separator"].join(filter(None, qualities)))),
-            text="\n  ".join(harmless(rule.text).split("\n")),  # no line can pass for a label
-        )
+        if rule.key not in parts:
+            parts[rule.key] = _parts(rule, words, name_place, language)
+        line: str = words["rule"].format(number=number, **parts[rule.key])
         return line
 
     return label
+
+
+def _parts(
+    rule: Rule, words: Mapping[str, Any], name_place: NamePlace, language: str
+) -> dict[str, str]:
+    """What a rule's label says: heading, qualities and text."""
+    qualities = [
+        words["authorities"].get(rule.authority, rule.authority),
+        name_place(rule.place, language) if rule.place != WORLD else "",
+        _validity(rule, words),
+        words["binds"].format(audience=_and(rule.audience)) if rule.audience else "",
+        words["mandatory"] if rule.mandatory else "",
+    ]
+    return {
+        "heading": _one_line(harmless(_heading(rule, words))),
+        "qualities": _one_line(harmless(words["separator"].join(filter(None, qualities)))),
+        "text": "\n  ".join(harmless(rule.text).split("\n")),  # no line can pass for a label
+    }
 
 
 def _heading(rule: Rule, words: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ _B = 0.75
 _WRITER_BYTES = 128_000_000
 _SMALL = 1_000  # texts
 _COMMON_SHARE = 0.2
+_TERMS_KEPT = 100_000  # whose frequency in the saved index has been asked for
 _TERMS = "terms.count"  # beside tantivy's files: how many terms they hold, for the mean length
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
@@ -63,6 +64,7 @@ class WordIndex:
         self._saved_terms = int((folder / _TERMS).read_text()) if folder else 0
         self._recent: list[tuple[int, int, list[str]]] = []
         self._indexed = 0
+        self._frequencies: dict[str, int] = {}
         self._postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._lengths: dict[int, int] = {}
 
@@ -93,8 +95,17 @@ class WordIndex:
         if self._searcher is None or (known := self._searcher.num_docs) < _SMALL:
             return unique
         common = known * _COMMON_SHARE
-        rare = [term for term in unique if self._searcher.doc_freq("text", term) <= common]
+        rare = [term for term in unique if self._frequency(self._searcher, term) <= common]
         return rare or unique
+
+    def _frequency(self, searcher: Any, term: str) -> int:
+        """In how many texts of the saved index a term stands."""
+        known = self._frequencies.get(term)
+        if known is None:
+            if len(self._frequencies) >= _TERMS_KEPT:
+                self._frequencies.clear()
+            known = self._frequencies[term] = searcher.doc_freq("text", term)
+        return known
 
     def _search_base(
         self, wanted: Iterable[str], mask: ScopeMask, k: int
@@ -107,7 +118,7 @@ class WordIndex:
         while True:
             hits = self._searcher.search(query, asked, count=False).hits
             found = self._searcher.fast_field_values("position", [address for _, address in hits])
-            kept = [i for i, p in enumerate(found) if p < len(mask.rows) and mask.rows[p]]
+            kept = _inside(found, mask)
             if len(kept) >= k or len(hits) < asked:
                 return [found[i] for i in kept[:k]], [hits[i][0] for i in kept[:k]]
             asked *= 4
@@ -164,10 +175,18 @@ class WordIndex:
         self._base = self._base or _open(None)
         _write(self._base, self._recent)
         self._searcher = self._base.searcher()
+        self._frequencies.clear()
         self._saved_terms = self._terms()
         self._recent, self._indexed = [], 0
         self._postings.clear()
         self._lengths.clear()
+
+
+def _inside(positions: Sequence[int], mask: ScopeMask) -> list[int]:
+    """Which of the positions are in the mask, by their number."""
+    found = np.array(positions, np.int64)
+    known = np.flatnonzero(found < len(mask.rows))
+    return [int(number) for number in known[mask.rows[found[known]]]]
 
 
 def _open(folder: Path | None) -> Any:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from comity.errors import (
     DuplicateRule,
@@ -62,7 +63,8 @@ class SqliteStore:
         """
         self.path = path
         self._local = threading.local()
-        self._connections: list[apsw.Connection] = []
+        # not held here: a thread that ends takes its connection with it
+        self._connections: WeakSet[apsw.Connection] = WeakSet()
         self._lock = threading.RLock()
         self._read: dict[int, StoredRule] = {}
         self._append = Grouped(self._append_all)
@@ -80,9 +82,9 @@ class SqliteStore:
             connection = apsw.Connection(str(self.path) if self.path else ":memory:")
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
-            # what is erased is overwritten, and no copy of it lies in temporary files
+            # no copy of a text that may be erased is left in free pages or temporary files
             connection.execute("PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY")
-        self._connections.append(connection)
+        self._connections.add(connection)
         return connection
 
     @property
@@ -191,7 +193,8 @@ class SqliteStore:
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """As in `Store`."""
-        known = {row: self._read[row] for row in rows if row in self._read}
+        read = self._read  # is replaced, never emptied
+        known = {row: read[row] for row in rows if row in read}
         unread = [row for row in rows if row not in known]
         if unread:
             clause = "WHERE rule.row IN (SELECT value FROM json_each(?))"
@@ -402,7 +405,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """As in `Store`."""
-        for connection in self._connections:
+        for connection in tuple(self._connections):
             connection.close()
         self._connections.clear()
 
