@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from comity import Aligner, Memory, Scope
 from comity.alignment.cite import Cited, cite
-from comity.alignment.miscited import Given, MemoryBook, miscited
+from comity.alignment.miscited import NO_RULE, Given, MemoryBook, miscited
 from comity.alignment.named import Named, named_in
 from comity.models.scripted import ScriptedModel
 from comity.records import Rule
@@ -338,16 +338,16 @@ def book(memory: Memory, clock: Clock) -> Memory:
         ("The Cat Act, Article 4, says so.", [("cats", 1)]),
         ("The Cat Act, Article 5, says so.", []),
         ("The House Rules say so.", [("house", 1)]),
-        ("The Moon Act, Article 7, says so.", [("Moon Act, Article 7", 0)]),
-        ("The Rival Act, Article 1, says so.", [("Rival Act, Article 1", 0)]),
+        ("The Moon Act, Article 7, says so.", [(NO_RULE, 0)]),
+        ("The Rival Act, Article 1, says so.", [(NO_RULE, 0)]),
         ("The Moon Act says so.", []),
-        ("Article 12 says so. § 5 too.", [("Article 12", 0), ("§ 5", 0)]),
+        ("Article 12 says so. § 5 too.", [(NO_RULE, 0), (NO_RULE, 0)]),
         ("Drones fly below 120 metres.", [("four", 1)]),
         ("Drones fly below 120 metres [R1].", [("four", 1)]),
         ("Drones fly below 200 metres.", []),
         ("依照《劳动法》第三条和第九条。", []),
-        ("依照《劳动法》第十条。", [("《劳动法》第十条", 0)]),
-        ("依照第十条。", [("第十条", 0)]),
+        ("依照《劳动法》第十条。", [(NO_RULE, 0)]),
+        ("依照第十条。", [(NO_RULE, 0)]),
         ("依照《中华人民共和国劳动法》。", []),
         ("No. [R9] [R4]", [("[R9]", 0), ("[R4]", 0)]),
         ("Yes, you may.", []),
@@ -360,7 +360,7 @@ def test_a_citation_of_what_is_no_kept_rule_in_its_current_version_is_a_finding(
     findings = miscited("May I?", answer, given, MemoryBook(book, "default"))
     assert [(each.rule, each.version) for each in findings] == found
     assert all((each.outcome, each.by) == ("violated", "code") for each in findings)
-    assert all(each.reason for each in findings)
+    assert all(each.reason and each.quotation in answer for each in findings)
 
 
 def test_what_the_question_brought_up_is_a_finding_only_where_the_memory_knows_it(
@@ -380,7 +380,7 @@ def test_a_document_of_which_no_rule_is_kept_is_a_finding(book: Memory) -> None:
     [finding] = miscited(
         "?", "By the Cat Act, no.", kept_in(book, "four"), MemoryBook(book, "default")
     )
-    assert (finding.rule, finding.version) == ("Cat Act", 0)
+    assert (finding.rule, finding.version, finding.quotation) == (NO_RULE, 0, "Cat Act")
     assert "no rule is in force" in finding.reason
 
 

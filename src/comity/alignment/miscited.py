@@ -18,6 +18,10 @@ from comity.records import Finding, Rule
 _MOST = 20  # names that are looked up for one answer
 _SHOWN = 80
 
+NO_RULE = "no rule"
+"""Stands for the rule in a finding about a name that is none's; the answer's words may be erased,
+and are the finding's quotation."""
+
 
 class Book(Protocol):
     """The versions of rules that are not kept, as far as an answer can mean them."""
@@ -78,7 +82,7 @@ def miscited(
     found = [*_by_mark(answer, given.prompt)]
     if book:
         found += [*_by_name(question, answer, given, book), *_by_words(answer, given, book)]
-    return tuple({(each.rule, each.version): each for each in reversed(found)}.values())[::-1]
+    return tuple(dict.fromkeys(found))
 
 
 def _by_mark(answer: str, rules: Sequence[Rule]) -> Iterator[Finding]:
@@ -100,7 +104,7 @@ def _by_name(question: str, answer: str, given: Given, book: Book) -> Iterator[F
             yield _known(named, known[0], given.kept)
         elif named.article and not any(_is_same(named, other) for other in asked):
             reason = f"the answer names {named.words!r}, which none of its rules is"
-            yield _finding(_short(named.words), 0, reason)
+            yield _finding(NO_RULE, 0, reason, named.words)
 
 
 def _is_kept(named: Named, kept: Iterable[Rule]) -> bool:
@@ -126,14 +130,14 @@ def _known(named: Named, rule: Rule, kept: Iterable[Rule]) -> Finding:
     """The finding about a name that the memory knows, as that of another rule or version."""
     if named.article is None and rule.article:
         reason = f"the answer names {named.words!r}, of which no rule is in force here"
-        return _finding(_short(named.words), 0, reason)
+        return _finding(NO_RULE, 0, reason, named.words)
     current = next((each for each in kept if each.id == rule.id), None)
     if current and current.version != rule.version:
         why = f"version {current.version} is in force"
     else:
         why = "it is not in force here"
     reason = f"the answer names {named.words!r}, version {rule.version} of rule {rule.id!r}: {why}"
-    return _finding(rule.id, rule.version, reason)
+    return _finding(rule.id, rule.version, reason, named.words)
 
 
 def _by_words(answer: str, given: Given, book: Book) -> Iterator[Finding]:
@@ -145,13 +149,20 @@ def _by_words(answer: str, given: Given, book: Book) -> Iterator[Finding]:
     for place, span in repeated(answer, [one for one, _ in earlier]):
         if span not in current:
             old, new = earlier[place]
-            said = _short(answer[slice(*span)])
-            reason = f"the answer says {said!r}, as version {old.version} of the rule did"
-            yield _finding(old.id, old.version, f"{reason}: version {new.version} is in force")
+            why = f"the answer says what version {old.version} of the rule did"
+            reason = f"{why}: version {new.version} is in force"
+            yield _finding(old.id, old.version, reason, _short(answer[slice(*span)]))
 
 
-def _finding(rule: str, version: int, reason: str) -> Finding:
-    return Finding(rule=rule, version=version, outcome="violated", by="code", reason=reason)
+def _finding(rule: str, version: int, reason: str, quotation: str = "") -> Finding:
+    return Finding(
+        rule=rule,
+        version=version,
+        outcome="violated",
+        by="code",
+        reason=reason,
+        quotation=quotation,
+    )
 
 
 def _short(text: str) -> str:
