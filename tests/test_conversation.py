@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from openai import OpenAI
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from comity import Aligner, Memory, Message, Options, Rule, Scope
 from comity.alignment.aligner import Case, Stopwatch
@@ -20,7 +24,12 @@ from comity.models.scripted import ScriptedModel
 from comity.records import Decision, Hit
 from comity.retrieval.search import search
 from comity.retrieval.turns import Asked, asked, overheard
+from comity.serving.app import create_app
+from comity.serving.auth import create_key
+from comity.serving.config import Gateway
+from comity.serving.upstream import Upstream
 from conftest import Clock
+from test_gateway import Scripted, served
 
 MATTERS = [
     *("anchors", "balloons", "candles", "dentists", "elephants", "fountains", "gardens"),
@@ -278,3 +287,31 @@ async def test_a_conversation_is_replayed_with_all_its_turns(memory: Memory, clo
     assert "new" in {ref.id for ref in now.came}
     assert "balloons" in {ref.id for ref in now.went}
     assert replay(memory, decision).same
+
+
+def test_the_gateway_sends_the_rules_of_all_turns_and_of_what_tools_gave() -> None:
+    upstream = Scripted()
+    routes = [Route("/v1/chat/completions", upstream.respond, methods=["POST"])]
+    turns: list[Any] = [turn.model_dump() for turn in about(*MATTERS[:8])]
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    turns.append({"role": "assistant", "content": None, "tool_calls": [call]})
+    turns.append({"role": "tool", "tool_call_id": "c1", "content": "zeppelins, in Beijing"})
+    with (
+        Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory,
+        served(Starlette(routes=routes)) as url,
+    ):
+        memory.add([*RULES, Rule(id="bj", text="Zeppelins stay", place="CN-BJ", mandatory=True)])
+        config = Gateway(upstreams={"bot": Upstream(base_url=url)})
+        key = create_key(memory, "default", "client").secret
+        app = create_app(memory, config, Options(hits=4, budget=10_000))
+        with served(app) as gateway, OpenAI(base_url=gateway, api_key=key, max_retries=0) as sdk:
+            sdk.chat.completions.create(model="bot", messages=turns)
+        [decision] = memory.store.decisions("default")
+    (sent,) = upstream.asked
+    assert sent["messages"][1:] == turns
+    system = sent["messages"][0]["content"]
+    for matter in (*MATTERS[:8], "zeppelins"):
+        assert f"permit of kind {matter}" in system
+    assert "Zeppelins stay" not in system
+    assert decision.scope.place == ("world",)
+    assert "zeppelins, in Beijing" in decision.heard
