@@ -259,6 +259,18 @@ def test_what_is_coming_is_told(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "/rules/search?q=x&at=0001-01-01T00:00:00%2B14:00",
+        "/rules/upcoming?since=0001-01-01T00:00:00%2B14:00&until=2026-01-01",
+    ],
+)
+def test_a_time_that_utc_has_no_year_for_is_refused(api: Api, path: str) -> None:
+    told = api("editor", "GET", path)
+    assert (told.status_code, "years 1 to 9999" in told.json()["error"]["message"]) == (422, True)
+
+
+@pytest.mark.parametrize(
     ("role", "method", "path"),
     [
         ("client", "GET", "/rules"),

@@ -9,7 +9,7 @@ import click
 
 from comity.cli.erase import erase_command
 from comity.cli.output import day, say, say_fields, say_json, say_table, validity
-from comity.cli.replay import replay_command
+from comity.cli.replay import paged, replay_command
 from comity.cli.rules import find
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
@@ -302,12 +302,14 @@ def _verdict(chain: Chain) -> str:
 def affected_command(session: Session, rule: str, as_json: bool) -> None:
     """Which past answers relied on a rule, or on one version of it, oldest first."""
     from comity.alignment.decisions import affected
+    from comity.memory.pages import DecisionFilter
 
     tenant = session.settings.tenant
     with session.open_book() as memory:
         named = find(memory, rule, tenant).rule
         version = None if rule == named.id else named.version
-        found = list(affected(_decisions(memory, tenant), named.id, version))
+        wanted = DecisionFilter(rule=named.id, version=version)
+        found = list(affected(paged(memory, tenant, wanted), named.id, version))
     if as_json:
         say_json([{"decision": each.decision.id, "part": each.part} for each in found])
         return

@@ -71,7 +71,7 @@ def replay_command(
         found = (
             _named(memory, asked.tenant, decision_ids)
             if decision_ids
-            else _all(memory, asked.tenant, _filter(memory, asked.tenant, since, until, rule))
+            else paged(memory, asked.tenant, _filter(memory, asked.tenant, since, until, rule))
         )
         decisions = list(islice(found, limit + 1))
         how = _How(revision, _facts(facts, under), hits=asked.hits, relevance=asked.relevance)
@@ -125,7 +125,8 @@ def _named(memory: Memory, tenant: str, ids: Sequence[str]) -> Iterator[Decision
         yield memory.store.decision(tenant, name)
 
 
-def _all(memory: Memory, tenant: str, chosen: DecisionFilter) -> Iterator[Decision]:
+def paged(memory: Memory, tenant: str, chosen: DecisionFilter) -> Iterator[Decision]:
+    """All decisions of a filter, oldest first."""
     after = ""
     while page := memory.store.decision_page(tenant, chosen, after=after, limit=_PAGE):
         yield from page

@@ -24,6 +24,7 @@ from comity.errors import (
 from comity.memory.embed import Embedder, open_embedder
 from comity.memory.index import Index, LocalIndex, Progress, remove_index
 from comity.memory.names import NameFinder
+from comity.memory.pages import RuleFilter
 from comity.memory.patterns import check_patterns
 from comity.memory.places import Gazetteer, OwnPlace
 from comity.memory.recent import Recent
@@ -34,6 +35,7 @@ from comity.memory.versions import due, in_force, newest_undrafted
 from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
 
 Clock = Callable[[], datetime]
+_SUGGESTED_FROM = 2000  # rules: comparing an unknown id with all of a large memory takes seconds
 
 
 class FieldChange(NamedTuple):
@@ -147,7 +149,8 @@ class Memory:
         return versions
 
     def _no_such_rule(self, rule_id: str, tenant: str) -> str:
-        ids = [stored.rule.id for stored in self.store.latest(tenant)]
+        some = self.store.page(tenant, RuleFilter(), limit=_SUGGESTED_FROM)
+        ids = [stored.rule.id for stored in some]
         near = get_close_matches(rule_id, ids, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "comity rules list shows them"
         return f"no rule {rule_id!r}: {hint}"

@@ -12,6 +12,7 @@ from comity.alignment.aligner import Options
 from comity.memory.memory import Memory
 from comity.records import parse_time
 from comity.serving.auth import Act, allow, principal
+from comity.serving.wire import Refused
 
 MOST = 1000
 """Rules or decisions of one page or change, at most."""
@@ -52,6 +53,9 @@ AsOf = Annotated[int | None, Query(ge=0, le=2**53, description="Revision of the 
 
 
 def aware(time: datetime | None) -> datetime | None:
-    """The time in UTC; one without a zone is taken as UTC."""
-    moment: datetime | None = parse_time(time)
+    """The time in UTC; one without a zone is taken as UTC. Raises `Refused` (422)."""
+    try:
+        moment: datetime | None = parse_time(time)
+    except ValueError as error:
+        raise Refused(422, str(error)) from error
     return moment

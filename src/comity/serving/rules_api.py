@@ -112,7 +112,7 @@ def search_rules(
     scope = Scope(
         place=tuple(place) or (WORLD,),
         audience=tuple(audience),
-        at=at,
+        at=aware(at),
         as_of=as_of,
         tenant=who.tenant,
     )
