@@ -6,6 +6,7 @@ tracer provider sends them; without one they cost next to nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -13,11 +14,20 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 from opentelemetry import trace
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from comity.records import Decision
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MOST_MODELS = 100
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
@@ -71,6 +81,10 @@ class Telemetry:
             "Requests refused because a worker had too many in hand.",
             registry=self._registry,
         )
+
+        self._models: set[str] = set()
+        self._registry.register(_Tasks())
+        ProcessCollector(registry=self._registry)
 
     def trace_with(self, provider: trace.TracerProvider) -> None:
         """Send spans to a provider of one's own, not the process's."""
@@ -133,11 +147,18 @@ class Telemetry:
         finally:
             span.end()
 
+    def _label(self, model: str) -> str:
+        """A model's name in metrics; clients, who may choose any name, cannot make ever more."""
+        if len(self._models) < _MOST_MODELS:
+            self._models.add(model)
+        return model if model in self._models else "other"
+
     def decided(self, model: str, decision: Decision) -> None:
         """Counts what became of an answer, and tells the current span."""
         read, written = decision.usage.prompt_tokens, decision.usage.completion_tokens
-        self._tokens.labels(model, "input").inc(read)
-        self._tokens.labels(model, "output").inc(written)
+        name = self._label(model)
+        self._tokens.labels(name, "input").inc(read)
+        self._tokens.labels(name, "output").inc(written)
         for finding in decision.findings:
             self._findings.labels(finding.outcome, finding.by).inc()
         if decision.withheld:
@@ -161,6 +182,19 @@ class Telemetry:
                     "gen_ai.evaluation.explanation": finding.reason or finding.critique,
                 },
             )
+
+
+class _Tasks(Collector):
+    """Asyncio tasks of this process: more and more of them are a leak."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Counted when it is asked, which is in the event loop."""
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("comity_tasks", "Asyncio tasks in progress.", value=tasks)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """As `collect`, but for the number."""
+        yield GaugeMetricFamily("comity_tasks", "Asyncio tasks in progress.")
 
 
 class _Served:
