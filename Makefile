@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench bench-exams lock clean
+.PHONY: help demo test lint bench bench-exams bench-gateway lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -34,6 +34,9 @@ bench: $(STAMP) ## measure retrieval, speed and embedding; prints a table, write
 bench-exams: $(STAMP) ## put samples of OPO's exams to the local model (hours): DATA=… RUNS=…
 	@$(BIN)/comity models pull
 	@$(BIN)/python -m benchmarks.exams --data $(DATA) --runs $(or $(RUNS),runs) $(ARGS)
+
+bench-gateway: $(STAMP) ## measure what the gateway adds, beside LiteLLM's proxy and Portkey's: ARGS=…
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
