@@ -14,6 +14,9 @@ from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.records import Check
 
+# LiteLLM's own types, of which pydantic says so when they are first used
+pytestmark = pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning")
+
 RULES = [
     Rule(id="leash", text="Dogs are kept on a leash in the park", place="CN-SH"),
     Rule(
