@@ -139,11 +139,10 @@ ALTER TABLE decision ADD COLUMN kind TEXT NOT NULL DEFAULT 'decision';
 CREATE TABLE decision_text (
     number INTEGER PRIMARY KEY REFERENCES decision (number),
     tenant TEXT NOT NULL,
-    person TEXT,
+    person TEXT NOT NULL,
     salt   TEXT NOT NULL,
     texts  TEXT NOT NULL
 ) STRICT;
-CREATE INDEX decision_text_by_person ON decision_text (tenant, person) WHERE person IS NOT NULL;
 CREATE TABLE erased (
     number INTEGER PRIMARY KEY REFERENCES decision (number),
     entry  INTEGER NOT NULL REFERENCES decision (number)
@@ -153,28 +152,15 @@ INSERT INTO person_key VALUES (randomblob(32));
 
 CREATE TRIGGER decision_text_is_never_updated BEFORE UPDATE ON decision_text
 BEGIN SELECT RAISE(ABORT, 'texts of decisions are never changed'); END;
-CREATE TRIGGER decision_text_goes_by_an_erasure BEFORE DELETE ON decision_text
-WHEN NOT EXISTS (SELECT 1 FROM erased WHERE number = OLD.number)
-BEGIN SELECT RAISE(ABORT, 'texts of decisions go by an erasure on record only'); END;
-CREATE TRIGGER decision_text_never_comes_back BEFORE INSERT ON decision_text
-WHEN EXISTS (SELECT 1 FROM erased WHERE number = NEW.number)
-    OR EXISTS (SELECT 1 FROM decision_text WHERE number = NEW.number)
+CREATE TRIGGER decision_text_is_never_deleted BEFORE DELETE ON decision_text
+BEGIN SELECT RAISE(ABORT, 'texts of decisions are overwritten where they stand'); END;
+CREATE TRIGGER decision_text_is_never_replaced BEFORE INSERT ON decision_text
+WHEN EXISTS (SELECT 1 FROM decision_text WHERE number = NEW.number)
 BEGIN SELECT RAISE(ABORT, 'texts of decisions are never changed'); END;
 CREATE TRIGGER erased_is_never_updated BEFORE UPDATE ON erased
 BEGIN SELECT RAISE(ABORT, 'erased is append-only'); END;
 CREATE TRIGGER erased_is_never_deleted BEFORE DELETE ON erased
 BEGIN SELECT RAISE(ABORT, 'erased is append-only'); END;
-
--- a record of the first form holds its texts itself: an erasure on record may take them out
-DROP TRIGGER decision_is_never_updated;
-CREATE TRIGGER decision_is_never_updated BEFORE UPDATE ON decision
-WHEN NOT (
-    (NEW.number, NEW.tenant, NEW.id, NEW.made_at, NEW.revision, NEW.hash, NEW.kind)
-        = (OLD.number, OLD.tenant, OLD.id, OLD.made_at, OLD.revision, OLD.hash, 'decision')
-    AND ifnull(OLD.record ->> '$.commitment', '') = ''
-    AND EXISTS (SELECT 1 FROM erased WHERE number = OLD.number)
-)
-BEGIN SELECT RAISE(ABORT, 'decision is append-only'); END;
 """
 
 _RULES_BY_TITLE = """

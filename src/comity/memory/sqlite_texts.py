@@ -29,8 +29,8 @@ _BATCH = 500
 _ENTRIES = (
     "SELECT entry.number, entry.kind, entry.record, entry.hash, held.salt, held.texts, "
     "erasure.made_at FROM decision AS entry "
-    "LEFT JOIN decision_text AS held ON held.number = entry.number "
     "LEFT JOIN erased ON erased.number = entry.number "
+    "LEFT JOIN decision_text AS held ON held.number = entry.number AND erased.number IS NULL "
     "LEFT JOIN decision AS erasure ON erasure.number = erased.entry "
 )
 
@@ -50,7 +50,7 @@ def insert(connection: apsw.Connection, tenant: str, sealed: Sealed) -> None:
     if sealed.texts:
         connection.execute(
             "INSERT INTO decision_text VALUES (last_insert_rowid(), ?, ?, ?, ?)",
-            (tenant, decision.person or None, decision.salt, sealed.texts),
+            (tenant, decision.person, decision.salt, sealed.texts),
         )
 
 
@@ -128,7 +128,8 @@ def _no_decision(decision_id: str) -> NotFound:
 class SqliteTexts:
     """A `TextBook` in the tables `decision_text` and `erased`.
 
-    Every connection has `secure_delete` on, so that what is deleted is overwritten.
+    Texts are overwritten where they stand, and their rows stay: SQLite moves rows about when it
+    deletes others, and leaves copies in the gaps of its pages, even with `secure_delete`.
     """
 
     def __init__(self, reading: Access, writing: Access) -> None:
@@ -142,10 +143,9 @@ class SqliteTexts:
             held = _held(connection, tenant, ids)
             if not held:
                 return None
-            old = {number: d for number, d in held.items() if not d.commitment}
-            left = {number: remainder(decision) for number, decision in old.items()}
-            remainders = {decision.id: record_hash(decision) for decision in left.values()}
-            names = [decision.id for decision in held.values()]
+            left = {n: remainder(each) for n, each in held.items() if not each.commitment}
+            remainders = {each.id: record_hash(each) for each in left.values()}
+            names = [each.id for each in held.values()]
             entry = seal(last_hash(connection, tenant), names, remainders)
             written = entry.model_dump_json(exclude={"hash"}, exclude_defaults=True)
             _insert_entry(connection, tenant, "erasure", entry, written)
@@ -153,15 +153,13 @@ class SqliteTexts:
             connection.executemany(
                 "INSERT INTO erased VALUES (?, ?)", ((each, number) for each in held)
             )
-            connection.execute(
-                "DELETE FROM decision_text WHERE number IN "
-                "(SELECT number FROM erased WHERE entry = ?)",
-                (number,),
-            )
-            connection.executemany(
-                "UPDATE decision SET record = ? WHERE number = ?",
-                ((d.model_dump_json(exclude_defaults=True), each) for each, d in left.items()),
-            )
+            for each in held:
+                if each in left:
+                    rest = left[each].model_dump_json(exclude_defaults=True).encode()
+                    _overwrite(connection, "decision", "record", each, rest)
+                else:
+                    for column in ("person", "salt", "texts"):
+                        _overwrite(connection, "decision_text", column, each)
         return entry
 
     def purge(self) -> None:
@@ -213,6 +211,14 @@ class SqliteTexts:
                 raise MemoryDamaged("the key of persons is lost: restore the memory from a backup")
             self._person_key = bytes(found[0])
         return self._person_key
+
+
+def _overwrite(
+    connection: apsw.Connection, table: str, column: str, row: int, rest: bytes = b""
+) -> None:
+    """Put `rest` and then blanks over a text, in the very bytes where it stands."""
+    with connection.blob_open("main", table, column, row, True) as text:
+        text.write(rest.ljust(text.length()))
 
 
 _NOT_PURGED = (
