@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from fastapi import FastAPI
 
 from benchmarks.speed import generated_memory, known_questions
 from comity.alignment.aligner import Options
@@ -13,6 +17,8 @@ from comity.serving.app import create_app
 from comity.serving.auth import create_key
 from comity.serving.config import Gateway
 from comity.serving.upstream import Upstream
+from comity.serving.worker import Worker, bind, serve
+from comity.settings import Settings
 
 
 def fill(folder: Path, rules: int, *, real: bool) -> str:
@@ -33,22 +39,35 @@ def _embedder(*, real: bool) -> Embedder:
     return open_embedder("e5") if real else known_questions()
 
 
-def main() -> None:
-    """Serve, as a process of its own."""
-    import uvicorn
+class _Benchmarked(Worker):
+    """A worker whose embedder has the vectors of the questions at hand, or is the real one."""
 
+    real: bool
+
+    @contextmanager
+    def app(self) -> Iterator[FastAPI]:
+        """The application over the memory of generated rules."""
+        with Memory.open(self.settings.memory, embedder=_embedder(real=self.real)) as memory:
+            memory.index.catch_up()
+            yield create_app(memory, self.gateway, self.options)
+
+
+def main() -> None:
+    """Serve, as a process of its own and as `comity serve` does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--real-embedder", action="store_true")
     given = parser.parse_args()
-    url = url_of(given.folder, real=given.real_embedder)
-    with Memory.open(url, embedder=_embedder(real=given.real_embedder)) as memory:
-        memory.index.catch_up()
-        config = Gateway(upstreams={"*": Upstream(base_url=given.upstream)})
-        app = create_app(memory, config, Options())
-        uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
+    worker = _Benchmarked(
+        settings=Settings(memory=url_of(given.folder, real=given.real_embedder)),
+        gateway=Gateway(upstreams={"*": Upstream(base_url=given.upstream)}),
+        options=Options(),
+        real=given.real_embedder,
+    )
+    with bind("127.0.0.1", given.port) as listener:
+        serve(worker, listener, lambda: None)
 
 
 if __name__ == "__main__":

@@ -132,8 +132,8 @@ def known_questions() -> Embedder:
 
 
 def generated_question(number: int) -> tuple[str, str]:
-    """A question of 40 words and the place of whoever asks; each number has one of its own."""
-    return _text(random.Random(number), 40), _CITIES[number % len(_CITIES)]
+    """A question of 20 words and the place of whoever asks; each number has one of its own."""
+    return _text(random.Random(number), 20), _CITIES[number % len(_CITIES)]
 
 
 def _fill(url: str, rules: Sequence[Rule], embedder: Embedder) -> None:

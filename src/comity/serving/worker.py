@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -147,6 +148,8 @@ def serve(worker: Worker, listener: socket.socket, ready: Callable[[], None]) ->
         with _told(*listener.getsockname()[:2]):
             listener.listen(_BACKLOG)
         server = _server(app, worker.gateway)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is not looked through again and again
         ready()
         server.run(sockets=[listener])
 
