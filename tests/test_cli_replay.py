@@ -76,7 +76,21 @@ def test_decisions_named_one_by_one_keep_their_facts_if_that_is_asked(comity: Co
     ],
 )
 def test_a_replay_of_nothing_or_of_two_choices_is_refused(
-    comity: Command, arguments: tuple[str, ...], said: str
+    tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    result = comity("decisions", "replay", *arguments)
+    result = Command(tmp_path)("decisions", "replay", *arguments)
     assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+def test_the_answers_that_relied_on_a_version_are_listed(comity: Command) -> None:
+    ask(comity, "Is bread good?", "--hits", "1")
+    first = ask(comity, "May dogs run?")
+    comity.done("rules", "amend", "dogs", "--text", "Dogs may run.")
+    second = ask(comity, "May dogs run?")
+    parts = {
+        each["decision"]: each["part"] for each in comity.json("decisions", "affected", "dogs")
+    }
+    assert list(parts) == [first, second]
+    assert parts[first] == ["kept"]
+    (only,) = comity.json("decisions", "affected", "dogs@2")
+    assert only["decision"] == second

@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.decisions import Replay, replay
-from comity.errors import NotFound
 from comity.memory.memory import Memory
 from comity.records import Decision, OptionalTime, Record, RuleRef, Time
 
@@ -90,11 +89,6 @@ def replayed(
     """
     at = decision.scope.at
     if as_of is not None:
-        if decision.erased_at:
-            raise NotFound(
-                f"the question of decision {decision.id!r} was erased on "
-                f"{decision.erased_at:%Y-%m-%d}: it can be replayed at its own revision only"
-            )
         at = time_of_facts(decision, facts, memory.clock())
     again = replay(memory, decision, as_of=as_of, at=at, hits=hits, relevance=relevance)
     return _told(decision, again, as_of, at)
