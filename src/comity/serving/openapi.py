@@ -152,6 +152,11 @@ _STATE: Described = {
     "required": ["status"],
     "properties": {"status": {"type": "string"}, "revision": {"type": "integer"}},
 }
+_EVENT: Described = {
+    "type": "object",
+    "description": "One event of the stream: its data is JSON, or [DONE].",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}
 _GUARDED: Described = {
     "type": "object",
     "required": ["action"],
@@ -188,7 +193,7 @@ def _json(schema: Described, says: str) -> Described:
 def asking(request: Described, answer: Described, summary: str) -> Described:
     """A route of OpenAI's form that asks a model, streaming or not."""
     told = _json(answer, "The answer, or a stream of events.")
-    told["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    told["content"]["text/event-stream"] = {"schema": _EVENT}
     return {
         "summary": summary,
         "tags": ["openai"],
