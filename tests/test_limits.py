@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -136,6 +137,37 @@ def test_workers_that_share_a_folder_let_through_exactly_the_limit(tmp_path: Pat
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(passes, workers)) == 90
+
+
+ACTS = st.tuples(st.sampled_from(["ask", "spend", "leave"]), st.integers(0, 1), st.floats(0, 20))
+
+
+@given(st.lists(ACTS, max_size=40))
+def test_workers_that_share_a_folder_decide_as_one_process_would(
+    acts: list[tuple[str, int, float]],
+) -> None:
+    clock = Seconds()
+    with TemporaryDirectory() as folder:
+        alone = Limits(clock)
+        workers = [Limits(clock, FolderLedger(Path(folder))) for _ in range(2)]
+        for act, worker, pause in acts:
+            clock.now += pause
+            assert _done(workers[worker], act) == _done(alone, act)
+
+
+def _done(limits: Limits, act: str) -> Any:
+    """What came of an act: nothing, or how long to wait."""
+    try:
+        match act:
+            case "ask":
+                limits.ask("k", 5, 100, concurrent=3)
+            case "spend":
+                limits.spend("k", 100, 30)
+            case _:
+                limits.leave("k", concurrent=3)
+    except Refused as error:
+        return error.headers
+    return None
 
 
 def test_places_of_a_worker_that_died_are_free_again(tmp_path: Path) -> None:

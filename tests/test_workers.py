@@ -18,6 +18,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from comity.alignment.aligner import Options
+from comity.errors import NotFound
+from comity.serving.config import Gateway
+from comity.serving.worker import Worker
+from comity.settings import Settings
 from comity_command import Command
 from gateway_process import Workers, serving
 from test_gateway import Scripted, served
@@ -221,3 +226,11 @@ def test_what_keeps_workers_from_serving_is_told_once(comity: Command) -> None:
     assert result.exit_code == 2
     assert result.stderr.count("no rank 'king'") == 1
     assert "Traceback" not in result.stderr
+
+
+def test_a_memory_that_has_gone_is_no_empty_one_for_the_next_worker(tmp_path: Path) -> None:
+    settings = Settings(memory=f"sqlite:///{tmp_path}/gone.db", embedder="hash")
+    worker = Worker(settings=settings, gateway=Gateway(), options=Options(), model="scripted")
+    with pytest.raises(NotFound, match="any more"), worker.app():
+        pass
+    assert os.listdir(tmp_path) == []

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field, SecretStr
 
 from comity.alignment.aligner import Options
-from comity.errors import ComityError, SettingsError
+from comity.errors import ComityError, NotFound, SettingsError
 from comity.records import Record
 from comity.serving.config import Gateway
 from comity.serving.upstream import Upstream
@@ -54,9 +54,12 @@ class Worker(Record):
 
     @contextmanager
     def app(self) -> Iterator[FastAPI]:
-        """The application, its memory open and its index level with it. Raises `ComityError`."""
+        """The application, its memory open and its index level with it. Raises `ComityError`.
+
+        A memory that has gone since the gateway began is an error, and never a new, empty one.
+        """
         from comity.memory.embed import open_embedder
-        from comity.memory.memory import Memory
+        from comity.memory.memory import Memory, path_of
         from comity.serving.app import create_app
         from comity.serving.ledger import FolderLedger
 
@@ -70,6 +73,9 @@ class Worker(Record):
             base_url=settings.base_url or None,
             api_key=settings.api_key.get_secret_value() or None,
         )
+        path = path_of(settings.memory)
+        if path is not None and not path.exists():
+            raise NotFound(f"there is no memory at {settings.memory} any more: put it back")
         with Memory.open(settings.memory, embedder=embedder) as memory:
             memory.index.catch_up()
             yield create_app(
