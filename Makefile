@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench bench-exams bench-gateway lock clean
+.PHONY: help demo test lint bench bench-exams bench-gateway soak fuzz lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,13 @@ bench-exams: $(STAMP) ## put samples of OPO's exams to the local model (hours): 
 
 bench-gateway: $(STAMP) ## measure what the gateway adds, beside LiteLLM's proxy and Portkey's: ARGS=…
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+soak: $(STAMP) ## an hour of mixed load on the gateway: does anything grow? MINUTES=…
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) $(ARGS)
+
+fuzz: $(STAMP) ## generated requests to every operation, and 100,000 at once of many tenants: EXAMPLES=… REQUESTS=…
+	@COMITY_FUZZ=$(or $(EXAMPLES),200) COMITY_TENANTS=all COMITY_CROSSING=$(or $(REQUESTS),100000) \
+		$(BIN)/pytest -n 0 -s tests/test_openapi.py tests/test_tenants.py
 
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
