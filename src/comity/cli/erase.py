@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -33,6 +34,12 @@ class NotErased(ComityError):
 )
 @click.option("--before", type=MOMENT, metavar="TIME", help="Decisions made before a time.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; stays in the record for ever.")
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the gateway's decisions wait for the record; beside the memory by default.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @settings_options("memory", "tenant", "author")
@@ -44,6 +51,7 @@ def erase_command(
     user: str,
     before: datetime | None,
     reason: str,
+    spool: Path | None,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +66,7 @@ def erase_command(
     wanted = _wanted(ids, question_contains, user, before)
     tenant = session.settings.tenant
     with session.open_book() as memory:
+        _bring_in(memory, session, spool)
         found = chosen(memory, tenant, wanted)
         if found:
             _ask(memory, tenant, found, yes)
@@ -66,6 +75,16 @@ def erase_command(
         say_json(done._asdict())
     else:
         _say(done)
+
+
+def _bring_in(memory: Memory, session: Session, spool: Path | None) -> None:
+    """Record what waits in the spool, so that no text is left there."""
+    from comity.alignment.spool import Spool, spool_beside
+    from comity.memory.memory import path_of
+
+    file = path_of(session.settings.memory)
+    if waiting := spool or (spool_beside(file) if file else None):
+        Spool(waiting, 0).bring_in(memory)
 
 
 def _wanted(

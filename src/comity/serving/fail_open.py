@@ -151,6 +151,7 @@ class FailOpen:
     def _bring_in(self) -> None:
         try:
             self.bring_in_now()
+            self._failed_last = None
         except ComityError as error:
             _LOG.warning("decisions still wait for the record: %s", error)
         finally:
