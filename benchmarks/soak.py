@@ -36,7 +36,7 @@ from benchmarks.report import Measure, publish
 from comity.memory.embed import open_embedder
 from comity.memory.memory import Memory
 from comity.records import Check, Rule
-from comity.serving.auth import create_key
+from comity.serving.auth import Made, create_key
 
 MOST_MB = 1.0
 """Growth in MB per 100,000 requests that is still none."""
@@ -284,15 +284,17 @@ class Load:
 
     async def _change_keys(self, memory: Memory) -> None:
         """A new key, and the oldest but one ends, as from the command line."""
-        made: list[str] = []
+        made: list[tuple[str, Made]] = []
         while not self.over:
             await asyncio.sleep(min(_KEY_EVERY, self._every * 10))
             tenant = self._chance.choice(TENANTS)
             key = await asyncio.to_thread(create_key, memory, tenant, "admin")
-            self._keys[tenant] = [self._keys[tenant][0], key.secret]
-            made.append(key.key.id)
+            self._keys[tenant].append(key.secret)
+            made.append((tenant, key))
             if len(made) > len(TENANTS):
-                await asyncio.to_thread(memory.store.revoke_key, made.pop(0), memory.clock())
+                whose, old = made.pop(0)
+                self._keys[whose].remove(old.secret)
+                await asyncio.to_thread(memory.store.revoke_key, old.key.id, memory.clock())
             self.done["key"] += 1
 
     async def _sample(self, session: aiohttp.ClientSession) -> None:
