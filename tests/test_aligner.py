@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -327,3 +328,35 @@ async def test_the_newest_turn_that_names_an_audience_decides_the_audience(memor
     given = Scope(place="CN", audience=("nurse",))
     scope = (await aligner.answer(asked, given)).decision.scope
     assert (scope.place, scope.audience) == (("CN", "CN-BJ"), ("nurse",))
+
+
+class SlowRecord(Aligner):
+    """Its record waits until it is let go."""
+
+    begun = threading.Event()
+    go = threading.Event()
+
+    def record(self, decision: Decision) -> Decision:
+        self.begun.set()
+        assert self.go.wait(10)
+        return super().record(decision)
+
+
+async def test_a_stream_that_ends_while_its_record_is_written_is_recorded_once(
+    memory: Memory,
+) -> None:
+    memory.add(RULES[0])
+    aligner = SlowRecord(memory, ScriptedModel(["On a leash."]))
+
+    async def read() -> None:
+        async for _ in aligner.stream("May dogs run free?", SHANGHAI):
+            pass
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.to_thread(aligner.begun.wait, 10)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    aligner.go.set()
+    memory.recorders.shutdown()
+    assert [decision.finish_reason for decision in decisions(memory)] == ["stop"]

@@ -256,14 +256,29 @@ class Aligner:
         with watch("checks"):
             enforced = await self._enforce(case, reply, gate, ask)
         decision = self._record(case, reply, enforced, gate, watch)
-        decision = await asyncio.to_thread(self.record, decision)
+        decision = await self._recorded(decision, gate)
         if self.conflicts and case.scope.as_of is None:
             self.conflicts.offer(case.scope.tenant, case.ruling.kept)
         return Answer(text=enforced.text, citations=decision.citations, decision=decision)
 
+    async def _recorded(self, decision: Decision, gate: Gate) -> Decision:
+        """The decision on record, also where whoever waits for it is cancelled meanwhile."""
+        gate.settled = True
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.shield(
+                loop.run_in_executor(self.memory.recorders, self.record, decision)
+            )
+        except Exception:
+            gate.settled = False
+            raise
+
     def abandon(self, case: Case, gate: Gate, watch: Stopwatch) -> Decision | None:
-        """Record what has left of an answer that failed or was cancelled; None if nothing has."""
-        if not gate.released.strip():
+        """Record what has left of an answer that failed or was cancelled.
+
+        None if nothing has, or if the answer is on record.
+        """
+        if gate.settled or not gate.released.strip():
             return None
         reply = Reply(text=gate.released, model=self.model.name, finish_reason="broken_off")
         enforced = broken_off(gate.released, case.ruling.kept)

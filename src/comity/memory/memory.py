@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,6 +36,8 @@ from comity.memory.versions import due, in_force, newest_undrafted
 from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
 
 Clock = Callable[[], datetime]
+
+_RECORDERS = 8
 _SUGGESTED_FROM = 2000  # rules: comparing an unknown id with all of a large memory takes seconds
 
 
@@ -71,6 +74,8 @@ class Memory:
         self.vectors = vectors
         self.authorities = tuple(authorities)
         self.clock = clock
+        self.recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="record")
+        """Threads for records of decisions: while these wait for the disk, searches do not."""
         self.recent = Recent()
         self._lock = threading.Lock()
         self._tenants = {DEFAULT_TENANT}  # known to be there; a tenant never goes away
@@ -110,6 +115,7 @@ class Memory:
 
     def close(self) -> None:
         """Release files and connections."""
+        self.recorders.shutdown()
         self.store.close()
         self.vectors.close()
 

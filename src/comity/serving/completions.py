@@ -84,11 +84,10 @@ class Completions:
                 answer = await self._settle(
                     case, sent, message, choice.gate, finish, streamed.usage, watch
                 )
-                choice.recorded = True
                 for released in streamed.end(index, answer, message):
                     yield released
         finally:
-            left = [choice.gate for choice in streamed.choices.values() if not choice.recorded]
+            left = [choice.gate for choice in streamed.choices.values() if not choice.gate.settled]
             if left:
                 # the record is written even where this is being cancelled, and nobody waits for it
                 with CancelScope(shield=True):
@@ -182,7 +181,6 @@ class _StreamedChoice:
         self.calls: dict[int, Body] = {}
         self.refusal = ""
         self.sent = ""
-        self.recorded = False
 
     def take(self, piece: str) -> Iterator[str]:
         """What of the content may leave after one more piece of it."""
