@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from comity import Memory, Rule
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.records import Check
+from test_gateway import Scripted, served
 
-# LiteLLM's own types, of which pydantic says so when they are first used
-pytestmark = pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning")
+# what pydantic says of LiteLLM's own types and code when they are first used
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*:DeprecationWarning"),
+]
 
 RULES = [
     Rule(id="leash", text="Dogs are kept on a leash in the park", place="CN-SH"),
@@ -263,6 +269,32 @@ async def test_nothing_leaves_a_stream_of_another_form_before_it_is_checked(
     fine = await proxy.before(proxy.call("How much?", stream=True))
     chunks = [c async for c in proxy.streamed_in_another_form(fine, "Ask a doctor.")]
     assert text_of(chunks) == "Ask a doctor."
+
+
+async def test_a_stream_of_responses_is_held_until_it_is_checked(rules: Memory) -> None:
+    import litellm
+    from litellm.exceptions import GuardrailRaisedException
+    from litellm.proxy._types import UserAPIKeyAuth
+
+    proxy = Proxy(rules)
+    user = UserAPIKeyAuth(request_route="/v1/responses")
+    hook = proxy.guardrail.async_post_call_streaming_iterator_hook
+
+    async def arriving(text: str) -> Any:
+        upstream.says = lambda _: {"content": text}
+        return await litellm.aresponses(
+            model="deepseek/bot", input="How much?", stream=True, api_base=url, api_key="x"
+        )
+
+    upstream = Scripted()
+    routes = [Route("/v1/chat/completions", upstream.respond, methods=["POST"])]
+    data = {**proxy.call("How much?", stream=True), "input": "How much?"}
+    with served(Starlette(routes=routes)) as url:
+        stream = hook(user, await arriving("Take 20 mg."), data)
+        with pytest.raises(GuardrailRaisedException, match="Chat Policy"):
+            await anext(stream)
+        released = [event async for event in hook(user, await arriving("Ask a doctor."), data)]
+    assert "Ask a doctor." in str(released)
 
 
 def test_litellm_finds_our_hooks_for_plain_and_streamed_answers() -> None:

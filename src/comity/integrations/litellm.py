@@ -98,16 +98,42 @@ class ComityGuardrail(CustomGuardrail):
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: Body
-    ) -> AsyncGenerator[ModelResponseStream]:
-        """LiteLLM's hook for streamed chat answers: what may leave of one, as it comes."""
+    ) -> AsyncGenerator[Any]:
+        """LiteLLM's hook for streams: what may leave of a chat answer, as it comes.
+
+        A stream of another form is held until it is whole and checked.
+        """
+        first, arriving = await _begun(response)
+        if isinstance(first, ModelResponseStream):
+            released = self._chunks(arriving, request_data)
+        else:
+            released = self._held(user_api_key_dict, arriving, request_data)
+        async with aclosing(released) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chunks(self, arriving: Any, request_data: Body) -> AsyncGenerator[Any]:
         with _told(self.guardrail_name):
             case = await self._case(request_data, request_data.get("litellm_logging_obj"))
             aligner = self._aligner(request_data, rewrites=self._rewriter is not None)
-            arriving = _Arriving(aligner.model.name, response, self._asked)
-            answered = _Answered(case, aligner, arriving).chunks(_chat(request_data, case))
+            backend = _Arriving(aligner.model.name, arriving, self._asked)
+            answered = _Answered(case, aligner, backend).chunks(_chat(request_data, case))
             async with aclosing(answered) as chunks:
                 async for chunk in chunks:
                     yield ModelResponseStream(**chunk)
+
+    def _held(self, user: Any, arriving: Any, request_data: Body) -> AsyncGenerator[Any]:
+        from litellm.proxy.guardrails.guardrail_hooks.unified_guardrail import unified_guardrail
+
+        hooks: Any = unified_guardrail.UnifiedLLMGuardrails()  # type: ignore[no-untyped-call]
+        held: AsyncGenerator[Any] = hooks.async_post_call_streaming_iterator_hook(
+            user,
+            arriving,
+            request_data,
+            guardrail_to_apply=self,
+            buffer_until_moderated_default=True,
+        )
+        return held
 
     async def _before(self, inputs: Inputs, request_data: Body, logging_obj: Any) -> Inputs:
         messages = inputs.get("structured_messages")
@@ -147,7 +173,7 @@ class ComityGuardrail(CustomGuardrail):
     async def _case(self, request_data: Body, logging_obj: Any) -> Case:
         """The case of a call; made now where only answers are guarded."""
         known = self._cases.get(logging_obj) if logging_obj is not None else None
-        return known or await self._prepared(request_data.get("messages") or (), request_data)
+        return known or await self._prepared(_messages(request_data), request_data)
 
     async def _prepared(self, messages: Sequence[Body], request_data: Body) -> Case:
         turns = tuple(read_turns(messages))
@@ -215,6 +241,28 @@ class _Arriving:
         """The chunks as they come."""
         async for chunk in self._chunks:
             yield chunk.model_dump(exclude_none=True)
+
+
+async def _begun(response: Any) -> tuple[Any, AsyncGenerator[Any]]:
+    """The first item of a stream, and the whole stream; None of an empty one."""
+    arriving = aiter(response)
+    first = await anext(arriving, None)
+
+    async def whole() -> AsyncGenerator[Any]:
+        if first is not None:
+            yield first
+        async for item in arriving:
+            yield item
+
+    return first, whole()
+
+
+def _messages(request_data: Body) -> Sequence[Body]:
+    """What was asked, whichever route it came by."""
+    if messages := request_data.get("messages"):
+        return list(messages)
+    asked = request_data.get("prompt") or request_data.get("input")
+    return [{"role": "user", "content": asked}] if isinstance(asked, str) else ()
 
 
 def _ignored(_: Decision) -> None:
