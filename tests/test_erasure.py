@@ -15,6 +15,9 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import ValidationError
 
 from comity import Aligner, Memory, Rule
@@ -486,6 +489,24 @@ def gateway() -> Iterator[tuple[str, Memory]]:
         app = create_app(memory, Gateway(), models={"bot": ScriptedModel(["On a leash."] * 9)})
         with served(app) as url:
             yield url.removesuffix("/v1"), memory
+
+
+def test_traces_and_metrics_hold_nothing_of_what_was_said() -> None:
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add([DOSES.model_copy(update={"enforcement": "block"}), LEASH])
+        app = create_app(memory, Gateway(), models={"bot": ScriptedModel(["Canary 88 mg [R9]"])})
+        app.state.telemetry.trace_with(provider)
+        headers = {"authorization": f"Bearer {create_key(memory, 'default', 'client').secret}"}
+        body = {"model": "bot", "messages": [{"role": "user", "content": "Canary?"}], "user": "Lee"}
+        with served(app) as url:
+            chat = f"{url}/chat/completions"
+            assert httpx.post(chat, headers=headers, json=body).status_code == 400
+            metrics = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
+    told = metrics + "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "doses@1" in told
+    assert [word for word in ("Canary", "88 mg", "R9", "Lee") if word in told] == []
 
 
 def post(

@@ -90,7 +90,8 @@ class Spool:
         try:
             return Decision.model_validate_json(line)
         except ValueError as error:
-            _LOG.error("%s: a line is no decision, and stays: %s", self.path, error)
+            told = type(error).__name__  # its words may quote what a user has said
+            _LOG.error("%s: a line is no decision, and stays (%s)", self.path, told)
             return None
 
     @contextmanager

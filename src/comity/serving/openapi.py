@@ -38,7 +38,11 @@ _COMITY: Described = {
     "description": "Which decision this is, and what it rests on.",
     "required": ["decision", "revision", "withheld", "disclosed", "citations", "findings"],
     "properties": {
-        "decision": {"type": "string"},
+        "decision": {
+            "type": ["string", "null"],
+            "description": "Null where the record has failed, and the tenant goes on without.",
+        },
+        "open": {"type": "string", "description": "What had failed, and how; absent otherwise."},
         "revision": {"type": "integer"},
         "withheld": {"type": "boolean"},
         "disclosed": {"type": "boolean"},

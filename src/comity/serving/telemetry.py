@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from comity.records import Decision
+from comity.records import Decision, Finding
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_MODELS = 100
@@ -177,9 +177,8 @@ class Telemetry:
             span.add_event(
                 "gen_ai.evaluation.result",
                 {
-                    "gen_ai.evaluation.name": f"{finding.rule}@{finding.version}",
+                    "gen_ai.evaluation.name": _name(finding),
                     "gen_ai.evaluation.score.label": finding.outcome,
-                    "gen_ai.evaluation.explanation": finding.reason or finding.critique,
                 },
             )
 
@@ -195,6 +194,11 @@ class _Tasks(Collector):
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """As `collect`, but for the number."""
         yield GaugeMetricFamily("comity_tasks", "Asyncio tasks in progress.")
+
+
+def _name(finding: Finding) -> str:
+    """The rule and version; what only the answer names stays out of traces."""
+    return f"{finding.rule}@{finding.version}" if finding.version else "citation"
 
 
 class _Served:
