@@ -82,6 +82,7 @@ def litellm(folder: Path, upstream: Served) -> Iterator[Served]:
     command = [str(home / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    quiet |= {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
     with _running(command, _SERVER_CORE, quiet | {"LITELLM_MODE": "PRODUCTION"}):
         _await(f"http://127.0.0.1:{port}/health/liveliness")
         yield Served(port, {"authorization": "Bearer none"})

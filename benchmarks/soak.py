@@ -42,7 +42,7 @@ MOST_MB = 1.0
 """Growth in MB per 100,000 requests that is still none."""
 _WARM = 0.2
 _RULES = 200
-_CHANGE_EVERY = 10.0  # seconds between two changes of rules: each version stays in memory
+_CHANGE_EVERY = 30.0  # seconds between two changes of rules: each version stays in memory
 _KEY_EVERY = 5.0
 
 
