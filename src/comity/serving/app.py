@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from comity.serving.auth import Principal, allow, principal
 from comity.serving.completions import Completions
 from comity.serving.config import Gateway, Tenant
 from comity.serving.conflicts_api import conflicts_router
+from comity.serving.direct import Direct, Handler
 from comity.serving.erasure_api import erasure_router
 from comity.serving.events import started
 from comity.serving.exchange import ChatExchange, Exchange
@@ -51,8 +52,6 @@ from comity.serving.wire import Chat, Refused
 
 if TYPE_CHECKING:
     import aiohttp
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
@@ -96,21 +95,27 @@ def create_app(
     app.state.approval_above = config.approval_above
     app.state.options = options
     app.state.failing = served.failing
-    for method, path, handler in (
-        ("POST", "/v1/chat/completions", served.chat),
-        ("POST", "/v1/responses", served.responses),
-        ("POST", GUARDRAIL, served.guardrail.handle),
-        ("GET", "/v1/models", served.models),
-        ("GET", "/metrics", served.metrics),
-        ("GET", "/healthz", served.healthz),
-        ("GET", "/readyz", served.readyz),
-    ):
-        app.add_route(path, _answered(path, handler, served.telemetry), methods=[method])
+    handlers = {
+        ("POST", "/v1/chat/completions"): served.chat,
+        ("POST", "/v1/responses"): served.responses,
+        ("POST", GUARDRAIL): served.guardrail.handle,
+        ("GET", "/v1/models"): served.models,
+        ("GET", "/metrics"): served.metrics,
+        ("GET", "/healthz"): served.healthz,
+        ("GET", "/readyz"): served.readyz,
+    }
+    answered = {
+        (method, path): _answered(path, handler, served.telemetry)
+        for (method, path), handler in handlers.items()
+    }
+    for (method, path), handler in answered.items():
+        app.add_route(path, handler, methods=[method])
     app.include_router(rules_router())
     app.include_router(erasure_router())
     app.include_router(conflicts_router())
     tell_errors(app)
     describe(app)
+    app.add_middleware(Direct, handlers=answered)
     app.add_middleware(Pressure, most=config.max_in_progress, refused=served.telemetry.overloaded)
     app.add_middleware(
         Intake, most=int(config.max_body_mb * 1_000_000), seconds=config.max_body_seconds
