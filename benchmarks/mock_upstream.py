@@ -33,7 +33,14 @@ def streamed() -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         chunk = _HEAD | {"object": "chat.completion.chunk", "choices": [choice]}
         events.append(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    return _reply(b"".join((*events, b"data: [DONE]\n\n")), "text/event-stream")
+    body = b"".join(_chunk(event) for event in (*events, b"data: [DONE]\n\n", b""))
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + (
+        b"transfer-encoding: chunked\r\n\r\n" + body
+    )
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
 def _reply(body: bytes, kind: str) -> bytes:
@@ -48,9 +55,8 @@ async def serve(port: int, delay: float) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = head.lower().split(b"content-length:")[1].split(b"\r\n")[0]
-                body = await reader.readexactly(int(length))
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                body = await _body(head, reader)
                 await asyncio.sleep(delay)
                 wants_stream = b'"stream":true' in body.replace(b" ", b"")
                 writer.write(stream if wants_stream else plain)
@@ -60,6 +66,18 @@ async def serve(port: int, delay: float) -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", port, backlog=512)
     async with server:
         await server.serve_forever()
+
+
+async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    if b"content-length:" in head:
+        length = head.split(b"content-length:")[1].split(b"\r\n")[0]
+        return await reader.readexactly(int(length))
+    parts = []
+    while b"chunked" in head and (size := int(await reader.readline(), 16)):
+        parts.append((await reader.readexactly(size + 2))[:-2])
+    if b"chunked" in head:
+        await reader.readline()
+    return b"".join(parts)
 
 
 def main() -> None:
