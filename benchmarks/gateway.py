@@ -78,13 +78,20 @@ def measure(folder: Path, rounds: int, seconds: float, without: Sequence[str] = 
                     continue
                 before = _records(folder)
                 with start() as served:
-                    loads = [(load, *_seen(served, load, seconds)) for load in LOADS]
+                    loads = [
+                        (load, *_seen(served, load, seconds)) for load in LOADS if _can(name, load)
+                    ]
                 for load, seen, _ in loads:
                     runs.setdefault((name, load), []).append(seen)
                     print(f"round {number + 1}, {name}, {load}: {seen}", flush=True)
                 if name in _OURS and _records(folder) - before != sum(n for *_, n in loads):
                     raise SystemExit(f"{name}: answers without a decision record")
     return {key: Seen(*map(median, zip(*each, strict=True))) for key, each in runs.items()}
+
+
+def _can(name: str, load: Load) -> bool:
+    """Portkey 1.15 on Node 20 answers streams with 500: it changes headers that it may not."""
+    return not (name == "portkey" and load.stream)
 
 
 def _servers(

@@ -16,6 +16,7 @@ from comity.memory.memory import Memory
 from comity.serving.app import create_app
 from comity.serving.auth import create_key
 from comity.serving.config import Gateway
+from comity.serving.supervisor import run_several
 from comity.serving.upstream import Upstream
 from comity.serving.worker import Worker, bind, serve
 from comity.settings import Settings
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--real-embedder", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     worker = _Benchmarked(
         settings=Settings(memory=url_of(given.folder, real=given.real_embedder)),
@@ -67,7 +69,10 @@ def main() -> None:
         real=given.real_embedder,
     )
     with bind("127.0.0.1", given.port) as listener:
-        serve(worker, listener, lambda: None)
+        if given.workers > 1:
+            run_several(worker, listener, given.workers, lambda: None)
+        else:
+            serve(worker, listener, lambda: None)
 
 
 if __name__ == "__main__":

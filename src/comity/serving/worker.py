@@ -36,6 +36,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 AFTER_GRACE = 5
 """Seconds for the records of answers that were broken off."""
 _BACKLOG = 2048
+_GARBAGE = (50_000, 20, 100)
+_TURN_SECONDS = 0.02  # a request's work in a thread takes a few milliseconds, and waits often
 LIMITS, METRICS = "limits", "metrics"
 """Parts of the folder that workers share."""
 
@@ -154,10 +156,17 @@ def serve(worker: Worker, listener: socket.socket, ready: Callable[[], None]) ->
         with _told(*listener.getsockname()[:2]):
             listener.listen(_BACKLOG)
         server = _server(app, worker.gateway)
-        gc.collect()
-        gc.freeze()  # what lives as long as the process is not looked through again and again
+        _settle_down()
         ready()
         server.run(sockets=[listener])
+
+
+def _settle_down() -> None:
+    """Spend less on garbage and on threads taking turns (measured: docs/design/gateway.md)."""
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked through again and again
+    gc.set_threshold(*_GARBAGE)
+    sys.setswitchinterval(_TURN_SECONDS)
 
 
 def _server(app: FastAPI, gateway: Gateway) -> uvicorn.Server:
