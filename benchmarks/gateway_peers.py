@@ -114,15 +114,16 @@ def portkey(folder: Path, upstream: Served) -> Iterator[Served]:
 
 
 def loaded(
-    served: Served, *, clients: int, seconds: float, stream: bool = False
+    served: Served, *, clients: int, seconds: float, stream: bool = False, first: int = 0
 ) -> tuple[list[tuple[float, float]], int]:
     """Milliseconds to the first text and to the end of each request; how many there were in all.
 
-    Requests that warm up count, and have no sample.
+    Requests that warm up count, and have no sample. `first` is the number of the first question.
     """
     command = [sys.executable, "-m", "benchmarks.load", "--port", str(served.port)]
     command += ["--headers", json.dumps(served.headers), "--clients", str(clients)]
     command += ["--seconds", str(seconds), *(["--stream"] if stream else [])]
+    command += ["--first", str(first)]
     run = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, preexec_fn=lambda: _pin(_CLIENT_CORE)
     )

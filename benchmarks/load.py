@@ -72,14 +72,21 @@ class _Connection:
 
 
 async def load(
-    port: int, path: str, headers: dict[str, str], *, clients: int, seconds: float, stream: bool
+    port: int,
+    path: str,
+    headers: dict[str, str],
+    *,
+    clients: int,
+    seconds: float,
+    stream: bool,
+    first: int = 0,
 ) -> tuple[list[Sample], int]:
     """The samples of so many clients for so many seconds, after a fifth of it to warm up.
 
-    And how many requests there were in all.
+    And how many requests there were in all. The question of number `first` is asked first.
     """
     connections = [_Connection(port, path, headers) for _ in range(clients)]
-    bodies = _bodies(stream)
+    bodies = _bodies(stream, first)
     warm = await _run(connections, bodies, seconds / 5)
     samples = await _run(connections, bodies, seconds)
     return samples, len(warm) + len(samples)
@@ -99,9 +106,9 @@ async def _run(
     return samples
 
 
-def _bodies(stream: bool) -> Iterator[bytes]:
+def _bodies(stream: bool, first: int) -> Iterator[bytes]:
     """Requests that differ, as users' do."""
-    for number in count():
+    for number in count(first):
         question, place = generated_question(number % QUESTIONS)
         body = {
             "model": "mock",
@@ -121,6 +128,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     samples, sent = asyncio.run(
         load(
@@ -130,6 +138,7 @@ def main() -> None:
             clients=given.clients,
             seconds=given.seconds,
             stream=given.stream,
+            first=given.first,
         )
     )
     json.dump({"samples": samples, "sent": sent}, sys.stdout)

@@ -26,14 +26,23 @@ EXAMS = {
     *("generation.survived_share", "harness.overhead_share"),
 }
 
+GATEWAY = {
+    *("added_latency.p50_ms", "added_latency.p99_ms", "added_ttft.p50_ms", "with_embedding.p50_ms"),
+    *(f"litellm.{figure}_ratio" for figure in ("p50", "p99", "throughput")),
+    *(f"portkey.{figure}_ratio" for figure in ("p50", "p99", "throughput")),
+}
 
-@pytest.mark.parametrize("name", ["retrieval", "exams"])
+
+@pytest.mark.parametrize("name", ["retrieval", "exams", "gateway"])
 def test_the_page_shows_the_table_of_the_results(name: str) -> None:
     page = README.read_text(encoding="utf-8")
     assert with_table(page, name) == page
 
 
-@pytest.mark.parametrize(("name", "asked_for"), [("retrieval", RETRIEVAL), ("exams", EXAMS)])
+@pytest.mark.parametrize(
+    ("name", "asked_for"),
+    [("retrieval", RETRIEVAL), ("exams", EXAMS), ("gateway", GATEWAY)],
+)
 def test_the_results_hold_every_measure_with_its_machine(name: str, asked_for: set[str]) -> None:
     rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     measures = [Measure.model_validate(row) for row in rows]

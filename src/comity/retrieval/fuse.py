@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-
-import numpy as np
+from operator import itemgetter
 
 RANK_CONSTANT = 10
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, who take 60).
@@ -21,10 +21,8 @@ def fuse(rankings: Iterable[tuple[float, Sequence[int]]]) -> list[tuple[int, flo
     weight / (RANK_CONSTANT + rank), with ranks from 1. Ties go to the lower row, so that the
     order never depends on chance.
     """
-    rankings = list(rankings)
-    rows = np.array([row for _, ranked in rankings for row in ranked], np.int64)
-    parts = [weight / (RANK_CONSTANT + 1 + np.arange(len(ranked))) for weight, ranked in rankings]
-    unique, places = np.unique(rows, return_inverse=True)
-    scores = np.bincount(places, np.concatenate(parts) if parts else None)
-    order = np.lexsort((unique, -scores))
-    return list(zip(unique[order].tolist(), scores[order].tolist(), strict=True))
+    scores: dict[int, float] = defaultdict(float)
+    for weight, rows in rankings:
+        for place, row in enumerate(rows, start=RANK_CONSTANT + 1):
+            scores[row] += weight / place
+    return sorted(sorted(scores.items()), key=itemgetter(1), reverse=True)  # stable: ties by row

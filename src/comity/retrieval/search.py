@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ from comity.memory.store import StoredRule
 from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
 from comity.retrieval.turns import Asked, Before, Late
+
+_Ranked = TypeVar("_Ranked")
 
 _DEPTH = 100
 _WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
@@ -78,12 +80,12 @@ def search(
     depth = max(_DEPTH, k)
     asked = question if isinstance(question, Asked) else Asked(question)
     ranked = rank(memory, asked.question, mask, depth)
-    stored = memory.store.fetch([row for row, _ in ranked[: k if reranker is None else depth]])
-    scores = dict(ranked)
-    hits: Sequence[Hit] = [Hit(rule=found.rule, score=scores[found.row]) for found in stored]
+    near = _relevant(ranked[:k], relevance) if reranker is None else ranked[:depth]
+    hits = _hits(memory, near)
     if reranker is not None:
-        hits = reranker.rerank(asked.question, hits)[:k]
-    hits = _relevant(hits, relevance)
+        reranked = reranker.rerank(asked.question, hits)[:k]
+        kept = _relevant([(hit, hit.score) for hit in reranked], relevance)
+        hits = [hit for hit, _ in kept]
     before = Before(memory, mask)
     before.keep(asked.question, ranked)
     if asked.earlier or asked.heard:
@@ -114,11 +116,21 @@ def _behind(
     ]
 
 
-def _relevant(hits: Sequence[Hit], relevance: float) -> list[Hit]:
+def _hits(memory: Memory, ranked: Sequence[tuple[int, float]]) -> list[Hit]:
+    stored = memory.store.fetch([row for row, _ in ranked])
     return [
-        hit
-        for rank, hit in enumerate(hits)
-        if rank < _SURE or hit.score >= relevance * hits[0].score
+        Hit(rule=found.rule, score=score) for found, (_, score) in zip(stored, ranked, strict=True)
+    ]
+
+
+def _relevant(
+    ranked: Sequence[tuple[_Ranked, float]], relevance: float
+) -> list[tuple[_Ranked, float]]:
+    """What has a share of the first one's score, and the first few in any case."""
+    return [
+        (each, score)
+        for rank, (each, score) in enumerate(ranked)
+        if rank < _SURE or score >= relevance * ranked[0][1]
     ]
 
 
