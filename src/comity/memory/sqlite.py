@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_MS = 30_000
 _PROBE_TIMEOUT_MS = 1_500
+_CACHE_KB = 512  # of each thread's connection; the system caches the file for all of them
 _ROWS_AT_ONCE = 10_000
 _ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _Values = tuple[Any, ...] | dict[str, Any]
@@ -82,6 +83,7 @@ class SqliteStore:
             connection = apsw.Connection(str(self.path) if self.path else ":memory:")
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
             # no copy of a text that may be erased is left in free pages or temporary files
             connection.execute("PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY")
         self._connections.add(connection)
