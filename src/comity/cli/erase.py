@@ -122,7 +122,7 @@ def _say(done: Erased) -> None:
         note("no decision of these has texts left; what files still held of others is overwritten")
         return
     say(f"the personal texts of {_count(done.decisions)} are erased; {', '.join(done.entries)}")
-    note("backups, exports, logs and traces that were made before still hold them")
+    note("backups and exports that were made before still hold them")
 
 
 def _count(found: Sequence[str]) -> str:

@@ -118,6 +118,9 @@ class Telemetry:
         start, served = time.perf_counter(), _Served()
         try:
             yield served
+        except Exception:
+            served.status = 500
+            raise
         finally:
             self._requests.labels(route, str(served.status)).inc()
             self._seconds.labels(route).observe(time.perf_counter() - start)
