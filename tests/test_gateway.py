@@ -269,6 +269,23 @@ def test_a_tool_call_that_breaks_a_rule_is_withheld(running: Running, stream: bo
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("said", [r"\u0039\u0020m\u0067", r"9\tmg", r"9\nm\u0067"])
+def test_a_tool_call_is_read_as_its_json_says_it(running: Running, said: str, stream: bool) -> None:
+    running.memory.amend("doses", {"check": {"must_not_match": r"\d+\s+mg"}})
+    function = {"name": "give", "arguments": f'{{"d": "{said}"}}'}
+    running.upstream.says = lambda body: {
+        "content": None,
+        "tool_calls": [{**CALL, "function": function}],
+    }
+    if stream:
+        chunks = list(ask(running.sdk(), "How much?", stream=True))
+        assert chunks[-1].choices[0].finish_reason == "content_filter"
+    else:
+        with pytest.raises(BadRequestError, match="withheld"):
+            ask(running.sdk(), "How much?")
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_call_that_breaks_none_is_passed_on(running: Running, stream: bool) -> None:
     fine = {**CALL, "function": {"name": "give", "arguments": '{"d": "none"}'}}
     running.upstream.says = lambda body: {"content": None, "tool_calls": [fine]}
@@ -286,6 +303,16 @@ def test_several_choices_are_each_checked_and_recorded(running: Running) -> None
     assert len(answer.choices) == 3
     ids = {choice.model_extra["comity"]["decision"] for choice in answer.choices}
     assert ids == {decision.id for decision in running.memory.store.decisions("default")}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_several_choices_cost_together_is_counted_once(running: Running, stream: bool) -> None:
+    told = ask(running.sdk(), n=3, stream=stream)
+    assert len(list(told)) if stream else told.choices
+    made = list(running.memory.store.decisions("default"))
+    assert len(made) == 3
+    assert sum(decision.usage.prompt_tokens for decision in made) == 7
+    assert sum(decision.usage.completion_tokens for decision in made) == 3
 
 
 async def test_the_async_client_works_too(running: Running) -> None:
@@ -442,6 +469,31 @@ def test_a_key_that_asks_too_much_waits(upstream: tuple[Scripted, str]) -> None:
                 ask(sdk)
         assert int(raised.value.response.headers["retry-after"]) >= 1
         assert upstream[0].asked[0]["model"] == "bot"
+
+
+def test_a_stream_that_is_left_early_costs_what_had_left(upstream: tuple[Scripted, str]) -> None:
+    scripted, there = upstream
+    scripted.says = lambda body: {"content": "word " * 2000}
+    scripted.pause = 0.005
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add(RULES[0])
+        tenants = {"default": Tenant(tokens_per_minute=5)}
+        config = Gateway(upstreams={"bot": Upstream(base_url=there)}, tenants=tenants)
+        key = create_key(memory, "default", "client").secret
+        with served(create_app(memory, config)) as url:
+            sdk = OpenAI(base_url=url, api_key=key, max_retries=0)
+            with ask(sdk, stream=True) as stream:
+                for _ in zip(range(5), stream, strict=False):
+                    pass
+            page = url.removesuffix("/v1") + "/metrics"
+            for _ in range(500):
+                if 'gen_ai_token_type="output"' in httpx.get(page).text:
+                    break
+                threading.Event().wait(0.02)
+            with pytest.raises(RateLimitError):
+                ask(sdk)
+        (decision,) = memory.store.decisions("default")
+        assert decision.finish_reason == "broken_off"
 
 
 def test_metrics_count_requests_tokens_and_what_was_withheld(running: Running) -> None:

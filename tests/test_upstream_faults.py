@@ -112,7 +112,7 @@ def test_a_stream_that_is_cut_at_any_byte_is_an_error_or_the_plain_answers_verdi
         running.upstream.script = lambda body, cut=cut: [raw[:cut], None]  # type: ignore[misc]
         told = streaming(running)
         assert told.error or told.verdict == whole.verdict
-        assert "20 mg" not in told.text
+        assert "20 mg" not in told.text + told.error
         ends += not told.error
     assert ends >= 1
 
@@ -144,6 +144,16 @@ def test_a_plain_answer_that_is_cut_is_an_error(strict: Running) -> None:
             lambda body, cut=cut: [unbounded[:cut], None]  # type: ignore[misc]
         )
         assert plainly(strict).error
+
+
+def test_half_an_answer_is_not_told_in_its_error(strict: Running) -> None:
+    raw = plain({"content": HARM}).partition(b"\r\n\r\n")[2]
+    for cut in range(1, len(raw)):
+        strict.upstream.script = lambda body, cut=cut: [reply(raw[:cut])]  # type: ignore[misc]
+        assert "mg" not in plainly(strict).error
+    page = b"<html><title>A proxy of the house</title></html>"
+    strict.upstream.script = lambda body: [reply(page, "text/html")]
+    assert "A proxy of the house" in plainly(strict).error
 
 
 @pytest.mark.parametrize(

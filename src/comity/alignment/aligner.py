@@ -11,7 +11,7 @@ from typing import cast
 from pydantic import Field
 
 from comity.alignment import decisions
-from comity.alignment.checks import Judge, can_check, check, to_check
+from comity.alignment.checks import Judge, beside, can_check, check, to_check
 from comity.alignment.cite import cite
 from comity.alignment.compose import Prompt, compose, prompt_language
 from comity.alignment.conflict_watch import ConflictWatch
@@ -255,7 +255,9 @@ class Aligner:
         """
         with watch("checks"):
             enforced = await self._enforce(case, reply, gate, ask)
-        decision = self._record(case, reply, enforced, gate, watch)
+        decision = await beside(
+            enforced.text, lambda: self._record(case, reply, enforced, gate, watch)
+        )
         decision = await self._recorded(decision, gate)
         if self.conflicts and case.scope.as_of is None:
             self.conflicts.offer(case.scope.tenant, case.ruling.kept)

@@ -8,9 +8,10 @@ reason, and never passes for passed.
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from comity.alignment.judge import Judgement, criterion_of, judge
 from comity.alignment.miscited import Book, Given, miscited
@@ -20,6 +21,8 @@ from comity.models.chat import ChatModel
 from comity.records import Check, Finding, Outcome, Rule
 
 _SHOWN = 80
+_LONG = 20_000  # characters that code reads through in some milliseconds
+_T = TypeVar("_T")
 
 
 class Judge(NamedTuple):
@@ -33,6 +36,11 @@ class Judge(NamedTuple):
 def to_check(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules of a ruling whose breach has a consequence."""
     return tuple(rule for rule in rules if rule.enforcement != "advise")
+
+
+async def beside(text: str, work: Callable[[], _T]) -> _T:
+    """What `work` on a text gives: of a long one in a thread, so that other answers go on."""
+    return await asyncio.to_thread(work) if len(text) > _LONG else work()
 
 
 async def check(
@@ -50,7 +58,9 @@ async def check(
     code has not found broken. `book` holds the versions that are not kept, for what the answer
     cites. Raises nothing that a judge does wrong: its failure is a finding.
     """
-    findings = {rule.key: _by_code(rule, answer) for rule in to_check(rules)}
+    findings = await beside(
+        answer, lambda: {rule.key: _by_code(rule, answer) for rule in to_check(rules)}
+    )
     judged = [
         rule
         for rule in to_check(rules)
@@ -58,7 +68,10 @@ async def check(
     ]
     if judged:
         findings |= await _by_judge(question, answer, judged, judge)
-    return (*findings.values(), *miscited(question, answer, Given(rules, given), book))
+    cited = await beside(
+        question + answer, lambda: miscited(question, answer, Given(rules, given), book)
+    )
+    return (*findings.values(), *cited)
 
 
 def by_code(answer: str, rules: Iterable[Rule]) -> tuple[Finding, ...]:

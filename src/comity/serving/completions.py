@@ -15,6 +15,7 @@ from typing import Any
 from anyio import CancelScope
 
 from comity.alignment.aligner import Aligner, Case, Stopwatch
+from comity.alignment.checks import beside
 from comity.alignment.release import Gate
 from comity.errors import ModelGarbled
 from comity.records import Answer, Decision, Message, Reply, Usage
@@ -46,7 +47,11 @@ class Completions:
         choices = told.get("choices")
         if not isinstance(choices, list) or not choices:
             raise ModelGarbled("the model's endpoint sent an answer without choices")
-        settled = [await self._settled(case, sent, choice, told, watch) for choice in choices]
+        used = [_usage(told.get("usage")), *(Usage() for _ in choices[1:])]  # one call, told once
+        settled = [
+            await self._settled(case, sent, choice, usage, watch)
+            for choice, usage in zip(choices, used, strict=True)
+        ]
         answers = [answer for _, answer in settled]
         if all(answer.decision.withheld for answer in answers):
             raise refused(answers[0])
@@ -77,13 +82,13 @@ class Completions:
                             yield released
                         if streamed.all_stopped:
                             break
+            usage = _usage(streamed.usage)  # of the call: the first choice tells it
             for index, choice in sorted(streamed.choices.items()):
                 for part in choice.close():
                     yield streamed.chunk(index, {"content": part})
                 message, finish = choice.message(), choice.finish or "stop"
-                answer = await self._settle(
-                    case, sent, message, choice.gate, finish, streamed.usage, watch
-                )
+                answer = await self._settle(case, sent, message, choice.gate, finish, usage, watch)
+                usage = Usage()
                 for released in streamed.end(index, answer, message):
                     yield released
         finally:
@@ -96,8 +101,16 @@ class Completions:
             yield streamed.usage_chunk()
 
     def _abandon(self, case: Case, gates: Sequence[Gate], watch: Stopwatch) -> None:
+        """Record what had left, and count its tokens: else who goes early asks without limit."""
+        asked = sum(self._tokens(turn.content) for turn in case.prompt.messages)
         for gate in gates:
-            self._aligner.abandon(case, gate, watch)
+            if decision := self._aligner.abandon(case, gate, watch):
+                about = Usage(prompt_tokens=asked, completion_tokens=self._tokens(gate.released))
+                self._decided(decision.model_copy(update={"usage": about}))
+                asked = 0
+
+    def _tokens(self, text: str) -> int:
+        return self._aligner.model.count_tokens(text)
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
         case = await asyncio.to_thread(
@@ -109,17 +122,17 @@ class Completions:
         return case, with_rules(sent, case.prompt.messages[0].content)
 
     async def _settled(
-        self, case: Case, sent: Body, choice: Choice, told: Body, watch: Stopwatch
+        self, case: Case, sent: Body, choice: Choice, usage: Usage, watch: Stopwatch
     ) -> tuple[Choice, Answer]:
         """A choice as it may be released, and its answer with the record."""
         message = choice.get("message")
         if not isinstance(message, dict):
             raise ModelGarbled("the model's endpoint sent a choice without a message")
         gate, written = self._aligner.gate(case), spoken(message)
-        for _ in (*gate.take(written), *gate.finish()):
-            pass  # what a stream would have let go, so that both get the same verdict
+        # what a stream would have let go, so that both get the same verdict
+        await beside(written, lambda: [*gate.take(written), *gate.finish()])
         finish = str(choice.get("finish_reason") or "stop")
-        answer = await self._settle(case, sent, message, gate, finish, told.get("usage"), watch)
+        answer = await self._settle(case, sent, message, gate, finish, usage, watch)
         finish = "content_filter" if answer.decision.withheld else finish
         if answer.text != written:  # what belongs to a text that was not released
             choice = {name: part for name, part in choice.items() if name != "logprobs"}
@@ -134,15 +147,13 @@ class Completions:
         message: Body,
         gate: Gate,
         finish: str,
-        usage: Any,
+        usage: Usage,
         watch: Stopwatch,
     ) -> Answer:
         """Check, rewrite and record; `message` becomes what may be released."""
         written = spoken(message)
         versions = {written: dict(message)}
-        reply = Reply(
-            text=written, model=str(sent["model"]), finish_reason=finish, usage=_usage(usage)
-        )
+        reply = Reply(text=written, model=str(sent["model"]), finish_reason=finish, usage=usage)
         ask = self._asker(case, sent, versions)
         answer = await self._aligner.settle(case, reply, gate, ask, watch)
         self._decided(answer.decision)

@@ -77,7 +77,8 @@ class HttpBackend:
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer. Raises `UpstreamRefused`, `ModelTimeout`, `ModelGarbled`."""
         async with self._posted({**body, "stream": False}) as response:
-            told = _json(await self._whole(response))
+            raw = await self._whole(response)
+            told = _json(raw, _page(raw))
         if error := told.get("error"):
             raise ModelError(f"the model's endpoint failed: {_said(error)}")
         return read_answer(told)
@@ -284,15 +285,21 @@ class Counter:
         return estimate_tokens(text)
 
 
-def _json(raw: bytes) -> dict[str, Any]:
+def _json(raw: bytes, shown: str = "") -> dict[str, Any]:
+    """The object that came. What came instead is not told: half an answer is one unchecked."""
     try:
         told = read_json(raw)
     except ValueError as error:
-        shown = raw[:_SHOWN].decode(errors="replace")
-        raise ModelGarbled(f"the model's endpoint sent no JSON ({error}): {shown!r}") from error
+        raise ModelGarbled(f"the model's endpoint sent no JSON ({error}){shown}") from error
     if not isinstance(told, dict):
         raise ModelGarbled("the model's endpoint sent JSON that is no object")
     return told
+
+
+def _page(raw: bytes) -> str:
+    """The beginning of a web page, which tells whose it is; nothing of what else came."""
+    begun = raw[:_SHOWN].lstrip()
+    return f": {begun.decode(errors='replace')!r}" if begun.startswith(b"<") else ""
 
 
 def _chunk(data: bytes) -> dict[str, Any]:

@@ -6,6 +6,8 @@ upstream as it came, and may be refused there.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +25,8 @@ _ROLES = {
 }
 TOOLS = ("tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_ESCAPED = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
+_BLANKS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}
 
 
 class Refused(ComityError):
@@ -205,11 +209,38 @@ def without_ours(body: Body) -> Body:
 
 
 def spoken(message: Mapping[str, Any]) -> str:
-    """All text of a choice's message that a user or a tool would get: content and arguments."""
+    """All text of a choice's message that a user or a tool would get: content and arguments.
+
+    Raises `Refused` (400) for a tool call whose text cannot be found.
+    """
     parts = [text_of(message.get("content"))]
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        parts.append(f"{function.get('name', '')}({function.get('arguments', '')})")
+    parts += map(_called, message.get("tool_calls") or ())
     if refusal := message.get("refusal"):
         parts.append(refusal)
     return "\n".join(part for part in parts if part)
+
+
+def _called(call: Mapping[str, Any]) -> str:
+    """A tool call as a check reads it: `name(arguments)`."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        raise Refused(400, "a tool call is no function's: it cannot be checked", param="tool_calls")
+    arguments = function.get("arguments") or ""
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return f"{function.get('name') or ''}({_unescaped(arguments)})"
+
+
+def _unescaped(text: str) -> str:
+    """JSON with the characters that its escapes stand for, as whoever is called will read it.
+
+    Models write `\\u4e2d` as well as `中`, and a check has to find both.
+    """
+    return _ESCAPED.sub(_character, text) if "\\" in text else text
+
+
+def _character(escaped: re.Match[str]) -> str:
+    if escaped[1]:
+        units = bytes.fromhex(escaped[1].replace("\\u", ""))
+        return units.decode("utf-16-be", "replace")
+    return _BLANKS.get(escaped[2], escaped[2])
