@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from comity import Memory, Rule
-from comity.errors import SettingsError
+from comity.errors import RuleError, SettingsError
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.serving.app import create_app
@@ -142,6 +142,35 @@ def test_who_proposes_the_end_of_a_rule_cannot_approve_it(api: Api) -> None:
     assert quays(api) == [QUAY["id"]]
     assert api("approver", "POST", "/rules/reject", params=named, json={}).status_code == 200
     assert quays(api) == [QUAY["id"]]
+
+
+def test_an_approver_approves_the_draft_that_was_looked_at_and_no_other(api: Api) -> None:
+    named = {"id": QUAY["id"]}
+    api("editor", "POST", "/rules", json={"rules": [{**QUAY, "authority": "statute"}]})
+    worse = {"changes": {"text": "Boats may stay for ever."}}
+    api("editor", "POST", "/rules/amend", params=named, json=worse)
+    late = api("approver", "POST", "/rules/approve", params=named, json={"version": 1})
+    assert (late.status_code, late.json()["error"]["param"]) == (409, "version")
+    assert quays(api) == []
+    with pytest.raises(RuleError, match="version 2 is the newest by now, not 1"):
+        api.memory.approve(QUAY["id"], version=1)
+    done = api("approver", "POST", "/rules/approve", params=named, json={"version": 2})
+    assert done.json()["rules"][0]["text"] == "Boats may stay for ever."
+
+
+def test_a_high_rule_that_has_run_out_is_not_undone_for_its_time_without_a_second_person(
+    api: Api,
+) -> None:
+    named, then = {"id": QUAY["id"]}, {"q": "boats", "place": "CN-SH", "at": "2020-06-01"}
+    old = {**QUAY, "authority": "statute", "valid_from": "2020-01-01", "valid_to": "2021-01-01"}
+    api("editor", "POST", "/rules", json={"rules": [old]})
+    api("approver", "POST", "/rules/approve", params=named, json={})
+    undone = api("editor", "POST", "/rules/repeal", params=named, json={"at": "2019-01-01"})
+    assert undone.status_code == 400
+    undone = api("editor", "POST", "/rules/repeal", params=named, json={"at": "2020-03-01"})
+    assert undone.json()["rules"][0]["status"] == "draft"
+    found = api("editor", "GET", "/rules/search", params=then).json()
+    assert QUAY["id"] in [each["id"] for each in found]
 
 
 def test_a_draft_that_never_held_is_withdrawn_without_a_second_person(api: Api) -> None:

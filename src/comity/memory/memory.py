@@ -314,17 +314,21 @@ class Memory:
         rule_id: str,
         changes: Mapping[str, Any],
         *,
+        version: int | None = None,
         tenant: str = DEFAULT_TENANT,
         author: str = "",
         note: str = "",
     ) -> Rule:
         """Give a rule a new version that differs in some fields, and return it.
 
+        `version` is the newest that is known: where there is a newer one, that is refused.
+
         Without a `valid_from` among the changes the new version is in force from now on, and the
         old one until then; a draft keeps its own. Where the newest version starts only later,
         `valid_from` must be given: later versions forestall earlier ones that start after them.
         """
         old = self.history(rule_id, tenant=tenant)[-1].rule
+        _refuse_newer(old, version)
         if old.status == "repealed" and "status" not in changes:
             raise RuleError(
                 f"rule {rule_id!r} is repealed: amend its status to active to put it in force again"
@@ -343,17 +347,21 @@ class Memory:
         rule_id: str,
         *,
         at: datetime | None = None,
+        version: int | None = None,
         tenant: str = DEFAULT_TENANT,
         author: str = "",
         note: str = "",
     ) -> Rule:
         """End a rule, now or at another moment; the repeal is a version of its own.
 
+        `version` is the newest that is known: where there is a newer one, that is refused.
+
         A draft that no version in force or due stands behind is discarded so; for another one
         `RuleError` is raised, since its repeal would end more than the draft.
         """
         versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
         old, now = versions[-1], self.clock()
+        _refuse_newer(old, version)
         if old.status == "repealed":
             since = f", as of {_date(old.valid_from)}" if old.valid_from else ""
             raise RuleError(f"rule {rule_id!r} was repealed already{since}")
@@ -400,25 +408,29 @@ class Memory:
         self,
         rule_ids: str | Iterable[str],
         *,
+        version: int | None = None,
         tenant: str = DEFAULT_TENANT,
         author: str = "",
         note: str = "",
     ) -> list[Rule]:
         """Put one draft or several in force as one revision: all of them, or none.
 
+        `version` is that of the draft which was looked at: a newer one is refused.
+
         A draft keeps the validity that it states, but one that amends a rule starts now at the
         earliest: until it was approved the earlier version held. One whose validity has ended by
         then repeals the rule.
         """
         names = [rule_ids] if isinstance(rule_ids, str) else list(dict.fromkeys(rule_ids))
-        new = [self.checked(self._approved(name, tenant)) for name in names]
+        new = [self.checked(self._approved(name, tenant, version)) for name in names]
         if new:
             self.write("approve", new, tenant=tenant, author=author, note=note)
         return new
 
-    def _approved(self, rule_id: str, tenant: str) -> Rule:
+    def _approved(self, rule_id: str, tenant: str, version: int | None) -> Rule:
         versions = [stored.rule for stored in self.history(rule_id, tenant=tenant)]
         draft = _draft(versions)
+        _refuse_newer(draft, version)
         since = draft.valid_from
         if newest_undrafted(versions) and (since is None or since < self.clock()):
             since = self.clock()
@@ -471,6 +483,14 @@ def succeed(old: Rule, changes: Mapping[str, Any]) -> Rule:
         where = ".".join(map(str, problem["loc"])) or "validity"
         message = problem["msg"].removeprefix("Value error, ")
         raise RuleError(f"rule {old.id!r}: {where}: {message}") from error
+
+
+def _refuse_newer(newest: Rule, known: int | None) -> None:
+    if known not in (None, newest.version):
+        raise DuplicateRule(
+            f"rule {newest.id!r}: version {newest.version} is the newest by now, not {known}: "
+            "look at it, and repeat the change"
+        )
 
 
 def _draft(versions: Sequence[Rule]) -> Rule:

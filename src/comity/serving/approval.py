@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from comity.memory.memory import differences
 from comity.memory.pages import RuleFilter
 from comity.memory.store import StoredRule
-from comity.memory.versions import due, in_force
+from comity.memory.versions import due, in_force, newest_undrafted
 from comity.records import Record, Rule, Time
 from comity.serving.asked import Asked
 from comity.serving.wire import Refused
@@ -43,22 +43,31 @@ def waits(who: Asked, rule: Mapping[str, Any]) -> bool:
 
 def ever_waited(who: Asked, rule_id: str) -> bool:
     """Whether any version ranks so high: a draft with a lower rank opens no way around."""
-    versions = who.memory.store.history(who.tenant, rule_id)
+    return any_waits(who, who.memory.store.history(who.tenant, rule_id))
+
+
+def any_waits(who: Asked, versions: Iterable[StoredRule]) -> bool:
+    """As `ever_waited`, for a history that was read."""
     return any(waits(who, each.rule.model_dump()) for each in versions)
 
 
 def end_rule(who: Asked, rule_id: str, at: datetime | None, note: str) -> Rule:
-    """End a rule, or draft its end where it ranks high; what never held is just discarded."""
+    """End a rule, or draft its end where it ranks high; what never held is just discarded.
+
+    One that has run out still holds for facts of its time, and an earlier end would undo that.
+    """
     versions = [each.rule for each in who.memory.history(rule_id, tenant=who.tenant)]
-    now = who.memory.clock()
-    held = in_force(versions, now) or due(versions, now)
-    propose = held and ever_waited(who, rule_id)
-    repeal = who.memory.propose_repeal if propose else who.memory.repeal
-    return repeal(rule_id, at=at, tenant=who.tenant, author=who.key, note=note)
+    held = newest_undrafted(versions)
+    propose = held and held.status != "repealed" and ever_waited(who, rule_id)
+    memory, tenant, author = who.memory, who.tenant, who.key
+    if propose:
+        return memory.propose_repeal(rule_id, at=at, tenant=tenant, author=author, note=note)
+    known = versions[-1].version  # a draft of it may be approved meanwhile
+    return memory.repeal(rule_id, at=at, version=known, tenant=tenant, author=author, note=note)
 
 
-def refuse_own(who: Asked, rule_id: str) -> None:
-    """Raises `Refused` (403) where the key that would approve a draft has made it."""
+def refuse_own(who: Asked, rule_id: str) -> int:
+    """The newest version, to be approved. Raises `Refused` (403) where this key has made it."""
     newest = who.memory.history(rule_id, tenant=who.tenant)[-1]
     made = who.memory.store.revisions(who.tenant, after=newest.revision - 1)
     if made and made[0].author == who.key:
@@ -67,6 +76,7 @@ def refuse_own(who: Asked, rule_id: str) -> None:
             f"rule {rule_id!r}: this draft is of the same key; another person has to approve it",
             kind="permission_error",
         )
+    return newest.rule.version
 
 
 def waiting(who: Asked, after: str, limit: int) -> list[Waiting]:

@@ -228,6 +228,9 @@ def _refuse_hidden(who: Asked, new: Sequence[Rule]) -> None:
         if rule.status == "repealed":
             said = f"rule {rule.id!r} ranks high: POST /rules/repeal proposes its end"
             raise Refused(422, said, param="body")
+        if rule.status == "active":  # nobody has drafted it, since it did not rank high then
+            said = f"rule {rule.id!r} has got a draft of a high rank meanwhile: import again"
+            raise Refused(409, said, param="body")
         if rule.id in seen:
             said = f"rule {rule.id!r} ranks high, and comes in several new versions: import them "
             raise Refused(422, said + "one by one, each approved before the next", param="body")

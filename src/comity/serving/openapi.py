@@ -176,6 +176,7 @@ _ERRORS: Mapping[str, str] = {
     "403": "The key's role may not do this.",
     "404": "There is no such thing here.",
     "408": "The request did not come within the time for it.",
+    "409": "What was looked at has changed since.",
     "413": "The request is too large.",
     "415": "The body is of a kind that is not read.",
     "422": "A field of the request cannot be used.",

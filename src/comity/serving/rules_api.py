@@ -17,7 +17,7 @@ from comity.memory.pages import RuleFilter
 from comity.memory.upcoming import Upcoming, upcoming
 from comity.records import WORLD, Record, Rule, Scope, Status
 from comity.retrieval.search import search
-from comity.serving.approval import Waiting, end_rule, ever_waited, refuse_own, waiting, waits
+from comity.serving.approval import Waiting, any_waits, end_rule, refuse_own, waiting, waits
 from comity.serving.asked import MOST, Approver, AsOf, Editor, Id, Limit, Number, Reader, aware
 from comity.serving.decisions_api import DECISIONS
 from comity.serving.import_api import IMPORT, import_rules
@@ -46,6 +46,14 @@ class Ending(Record):
 
     at: datetime | None = Field(None, description="When a repeal takes effect; now by default.")
     note: str = Field("", description="Why.")
+
+
+class Approval(Ending):
+    """A draft is put in force."""
+
+    version: int | None = Field(
+        None, ge=1, description="Of the draft that was looked at; 409 where it is another by now."
+    )
 
 
 class Versions(Record):
@@ -145,12 +153,19 @@ def add_rules(who: Editor, new: NewRules) -> Versions:
 
 def amend_rule(who: Editor, id: Id, amendment: Amendment) -> Versions:
     """Give a rule a new version; a high one waits for approval as a draft."""
-    changes = dict(amendment.changes)
-    if waits(who, changes) or ever_waited(who, id):
+    changes, versions = dict(amendment.changes), who.memory.history(id, tenant=who.tenant)
+    if waits(who, changes) or any_waits(who, versions):
         if changes.get("status") == "repealed":
             raise Refused(400, f"rule {id!r}: POST /rules/repeal ends it", param="changes.status")
         changes["status"] = "draft"
-    rule = who.memory.amend(id, changes, tenant=who.tenant, author=who.key, note=amendment.note)
+    rule = who.memory.amend(
+        id,
+        changes,
+        version=versions[-1].rule.version,  # a draft that came meanwhile might rank high
+        tenant=who.tenant,
+        author=who.key,
+        note=amendment.note,
+    )
     return Versions(revision=who.memory.revision, rules=(rule,))
 
 
@@ -160,10 +175,18 @@ def repeal_rule(who: Editor, id: Id, ending: Ending) -> Versions:
     return Versions(revision=who.memory.revision, rules=(rule,))
 
 
-def approve_rule(who: Approver, id: Id, ending: Ending) -> Versions:
+def approve_rule(who: Approver, id: Id, given: Approval) -> Versions:
     """Do what a draft proposes. Whoever wrote it may not approve it."""
-    refuse_own(who, id)
-    rules = who.memory.approve(id, tenant=who.tenant, author=who.key, note=ending.note)
+    newest = refuse_own(who, id)
+    if given.version not in (None, newest):
+        raise Refused(
+            409,
+            f"rule {id!r}: the newest version is {newest}, not {given.version}: look at it again",
+            param="version",
+        )
+    rules = who.memory.approve(
+        id, version=newest, tenant=who.tenant, author=who.key, note=given.note
+    )
     return Versions(revision=who.memory.revision, rules=tuple(rules))
 
 
