@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from comity import Memory, Rule
 from comity.memory.embed import HashEmbedder
+from comity.models.scripted import ScriptedModel
 from comity.records import Check, Message
 from comity.serving.app import create_app
 from comity.serving.auth import create_key
-from comity.serving.config import Gateway
+from comity.serving.config import Gateway, Tenant
 from comity.serving.guardrail_api import PATH, OpenCalls
 from comity.serving.wire import Refused
 from test_gateway import served
@@ -222,6 +223,51 @@ def test_an_answer_without_its_question_is_withheld_unless_the_file_says_so(
     assert (told["action"], len(told["comity"]["decisions"])) == ("BLOCKED", 2)
 
 
+@pytest.mark.parametrize(
+    "call", [{"function": "x"}, {"type": "custom", "custom": {"name": "f", "input": "20 mg"}}, {}]
+)
+def test_a_tool_call_that_cannot_be_read_is_blocked(running: Running, call: Any) -> None:
+    asked = {"role": "user", "content": "How much?"}
+    running.ask({"input_type": "request", "litellm_call_id": "c1", "structured_messages": [asked]})
+    body = {"input_type": "response", "litellm_call_id": "c1", "tool_calls": [call]}
+    told = running.ask(body)
+    assert (told.status_code, told.json()["action"]) == (200, "BLOCKED")
+
+
+def test_answers_without_their_question_count_as_requests() -> None:
+    config = Gateway(tenants={"default": Tenant(requests_per_minute=2)})
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add(RULES[:2])
+        with served(create_app(memory, config)) as url:
+            limited = Running(url, memory)
+            body: dict[str, Any] = {
+                "input_type": "response",
+                "litellm_call_id": "c1",
+                "texts": ["Ask a doctor."],
+                "additional_provider_specific_params": {"comity_answer_only": True},
+            }
+            assert [limited.ask(body).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_an_answer_that_leaves_unchecked_is_counted() -> None:
+    kind = Rule(id="kind", text="Be kind.", mandatory=True, enforcement="block")
+    config = Gateway(tenants={"default": Tenant(fail_open=("checks",))})
+    with Memory.open("sqlite://", embedder=HashEmbedder(64)) as memory:
+        memory.add(kind)
+        with served(create_app(memory, config, judge=ScriptedModel("no JSON"))) as url:
+            body: dict[str, Any] = {
+                "input_type": "response",
+                "litellm_call_id": "c1",
+                "texts": ["Ask a doctor."],
+                "additional_provider_specific_params": {"comity_answer_only": True},
+            }
+            assert Running(url, memory).ask(body).json()["action"] == "NONE"
+            page = httpx.get(url.removesuffix("/v1") + "/metrics").text
+        assert 'comity_failed_open_total{part="checks"} 1.0' in page
+        (decision,) = memory.store.decisions("default")
+        assert decision.opened == ("checks",)
+
+
 def test_one_clients_call_id_cannot_be_given_another_question(running: Running) -> None:
     def asked(question: str) -> dict[str, Any]:
         messages = [{"role": "user", "content": question}]
@@ -279,3 +325,12 @@ def test_calls_that_are_old_or_too_many_are_forgotten() -> None:
     assert calls.find("k", "c") is not None
     now[0] = 20.0
     assert calls.find("k", "c") is None
+
+
+def test_calls_with_too_much_text_in_all_are_forgotten_the_oldest_first() -> None:
+    calls, case = OpenCalls(text=100), cast("Any", object())
+    for name in ("a", "b", "b", "c"):
+        calls.keep("k", name, (Message(role="user", content="x" * 40),), case)
+    assert [calls.find("k", name) is not None for name in "abc"] == [False, True, True]
+    calls.keep("k", "d", (Message(role="user", content="x" * 400),), case)
+    assert [calls.find("k", name) is not None for name in "bcd"] == [False, False, True]

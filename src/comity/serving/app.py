@@ -160,9 +160,12 @@ class _Served:
             options,
             judge=judge,
             limits=self._limits,
-            decided=self.telemetry.decided,
+            decided=self._guarded,
         )
         self.session: aiohttp.ClientSession | None = None
+
+    def _guarded(self, model: str, decision: Decision) -> None:
+        self.telemetry.decided(model, self.failing.told(decision))
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""

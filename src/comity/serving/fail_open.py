@@ -113,18 +113,19 @@ class FailOpen:
         A decision that waits has no hash. Raises `StoreError` for other tenants.
         """
         if "record" in opens and self._failed_last and time.monotonic() < self._rests_until:
-            return self._told(self._wait(decision, self._failed_last))
+            return self.told(self._wait(decision, self._failed_last))
         try:
             recorded = append(self._memory, decision)
         except StoreError as error:
             if "record" not in opens:
                 raise
             self._failed_last, self._rests_until = error, time.monotonic() + _REST_SECONDS
-            return self._told(self._wait(decision, error))
+            return self.told(self._wait(decision, error))
         self.bring_in()
-        return self._told(recorded)
+        return self.told(recorded)
 
-    def _told(self, recorded: Decision) -> Decision:
+    def told(self, recorded: Decision) -> Decision:
+        """The decision; what it went without is counted and logged."""
         for part in recorded.opened:
             self._telemetry.failed_open(part)
             _LOG.warning("decision %s: answered without %s", recorded.id, part)

@@ -47,6 +47,7 @@ Said = dict[str, Any]
 
 _MOST_OPEN = 10_000
 _OPEN_SECONDS = 900.0
+_MOST_TEXT = 50_000_000  # characters of all that is open
 _HIDDEN = "[present]"  # what LiteLLM sends of a header whose value it keeps to itself
 _SCOPE = ("comity_place", "comity_audience", "comity_at")
 
@@ -97,6 +98,11 @@ class Open(NamedTuple):
     case: Case
     since: float
 
+    @property
+    def size(self) -> int:
+        """Characters of the question."""
+        return sum(len(turn.content) for turn in self.conversation)
+
 
 class OpenCalls:
     """Calls between their question and their answer, by key and call; old ones are forgotten."""
@@ -106,8 +112,11 @@ class OpenCalls:
         clock: Callable[[], float] = time.monotonic,
         most: int = _MOST_OPEN,
         seconds: float = _OPEN_SECONDS,
+        text: int = _MOST_TEXT,
     ) -> None:
-        self._clock, self._most, self._seconds = clock, most, seconds
+        """At most `most` calls, with `text` characters in all, for so many `seconds` each."""
+        self._clock, self._most, self._seconds, self._text = clock, most, seconds, text
+        self._size = 0
         self._calls: OrderedDict[tuple[str, str], Open] = OrderedDict()
 
     def keep(self, key: str, call: str, conversation: tuple[Message, ...], case: Case) -> None:
@@ -122,16 +131,22 @@ class OpenCalls:
                 400,
                 f"call {call!r} is still open with another question: leave x-litellm-call-id out",
             )
-        self._calls[(key, call)] = Open(conversation, case, self._clock())
-        self._calls.move_to_end((key, call))
-        if len(self._calls) > self._most:
-            self._calls.popitem(last=False)
+        if known:
+            self._size -= self._calls.pop((key, call)).size
+        self._calls[(key, call)] = new = Open(conversation, case, self._clock())
+        self._size += new.size
+        while len(self._calls) > self._most or (self._size > self._text and len(self._calls) > 1):
+            self._forget_oldest()
 
     def find(self, key: str, call: str) -> Open | None:
         """A call that was asked; it stays, since a stream's answer may come in several parts."""
         while self._calls and self._is_old(next(iter(self._calls.values()))):
-            self._calls.popitem(last=False)
+            self._forget_oldest()
         return self._calls.get((key, call))
+
+    def _forget_oldest(self) -> None:
+        _, oldest = self._calls.popitem(last=False)
+        self._size -= oldest.size
 
     def _is_old(self, call: Open) -> bool:
         return call.since < self._clock() - self._seconds
@@ -171,8 +186,7 @@ class GuardrailApi:
 
     async def _before(self, who: Principal, asked: Asked) -> Said:
         """The messages with the rules in force."""
-        tenant = self._config.tenant(who.tenant)
-        self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
+        self._ask(who)
         conversation = asked.conversation
         if not any(turn.role == "user" for turn in conversation):
             raise Refused(400, "messages holds no text of a user", param="messages")
@@ -190,6 +204,7 @@ class GuardrailApi:
         if known := self._open.find(who.key, _call(asked)):
             case = known.case
         elif asked.params.get("comity_answer_only") is True and asked.conversation:
+            self._ask(who)
             case = await self._prepared(who, asked)
         else:
             raise Refused(
@@ -213,6 +228,11 @@ class GuardrailApi:
             reason = "\n".join(dict.fromkeys(withheld))
             return {"action": "BLOCKED", "blocked_reason": reason, **told}
         return {"action": "NONE", **told}
+
+    def _ask(self, who: Principal) -> None:
+        """Take one of the requests that the key may make. Raises `Refused` (429)."""
+        tenant = self._config.tenant(who.tenant)
+        self._limits.ask(who.key, tenant.requests_per_minute, tenant.tokens_per_minute)
 
     def _aligner(self, who: Principal, asked: Asked) -> Aligner:
         options = self._config.options(who.tenant, self._options)
