@@ -121,6 +121,12 @@ def _cut_back(file: BinaryIO) -> int:
 
     It was never acknowledged.
     """
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return 0
+    file.seek(size - 1)
+    if file.read(1) == b"\n":  # nearly always: the file is not read through for every line
+        return size
     file.seek(0)
     held = file.read()
     size = held.rfind(b"\n") + 1

@@ -107,11 +107,11 @@ class NameFinder:
     def find(self, text: str) -> tuple[str, ...]:
         """The labels named in the text, in the order of their first mention, each once."""
         text = _squeeze(text)
-        taken: list[tuple[int, int]] = []
+        taken = bytearray(len(text))  # a flag a character: time stays linear in many names
         found: list[tuple[int, str]] = []
         for start, end, labels in sorted(self._occurrences(text), key=_longest_first):
-            if all(end <= left or right <= start for left, right in taken):
-                taken.append((start, end))
+            if not any(taken[start:end]):
+                taken[start:end] = b"\1" * (end - start)
                 found.extend((start, label) for label in labels)
         return tuple(dict.fromkeys(label for _, label in sorted(found, key=lambda item: item[0])))
 
