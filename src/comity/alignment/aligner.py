@@ -167,6 +167,8 @@ class Aligner:
         watch = Stopwatch()
         case = await asyncio.to_thread(self.prepare, question, scope, watch)
         gate = self.gate(case)
+        if leaves:
+            await self.begin(case, gate)
         try:
             with watch("model"):
                 async with aclosing(self._write(case, gate)) as pieces:
@@ -245,6 +247,19 @@ class Aligner:
         ]
         return Gate(checked, self.options.release)
 
+    async def begin(self, case: Case, gate: Gate) -> None:
+        """Note durably that text is about to leave before its record can be made.
+
+        Raises `StoreError`, and then nothing may leave.
+        """
+        if gate.release == "strict":
+            return
+        gate.decision_id = decisions.new_id()
+        begun = Reply(text="", model=self.model.name, finish_reason="broken_off")
+        decision = self._record(case, begun, Enforced("", ()), gate, Stopwatch())
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self.memory.recorders, self.note, decision)
+
     async def settle(
         self, case: Case, reply: Reply, gate: Gate, ask: Ask, watch: Stopwatch
     ) -> Answer:
@@ -280,11 +295,19 @@ class Aligner:
 
         None if nothing has, or if the answer is on record.
         """
-        if gate.settled or not gate.released.strip():
+        if gate.settled:
+            return None
+        if not gate.released.strip():
+            if gate.decision_id:
+                self.memory.store.begun.drop(case.scope.tenant, gate.decision_id)
             return None
         reply = Reply(text=gate.released, model=self.model.name, finish_reason="broken_off")
         enforced = broken_off(gate.released, case.ruling.kept)
         return self.record(self._record(case, reply, enforced, gate, watch))
+
+    def note(self, decision: Decision) -> None:
+        """Note that an answer begins to leave, durable when it returns. Raises `StoreError`."""
+        self.memory.store.begun.note(decision)
 
     def record(self, decision: Decision) -> Decision:
         """Put a decision on record, durable when it returns. Raises `StoreError`."""
@@ -355,7 +378,7 @@ class Aligner:
         cited = cite(enforced.text, case.prompt.rules)
         last = enforced.replies[-1] if enforced.replies else reply
         return Decision(
-            id=decisions.new_id(),
+            id=gate.decision_id or decisions.new_id(),
             tenant=case.scope.tenant,
             made_at=self.memory.clock(),
             revision=case.found.revision,

@@ -36,6 +36,14 @@ def append(memory: Memory, decision: Decision) -> Decision:
     return memory.store.append_decision(decision.tenant, sealer(decision))
 
 
+def recover(memory: Memory, before: datetime) -> list[Decision]:
+    """Record the answers that began to leave before a moment and were never recorded.
+
+    Their process was killed: which rules were in force is known, and nothing of the texts.
+    """
+    return [append(memory, decision) for decision in memory.store.begun.left(before)]
+
+
 class Break(NamedTuple):
     """Where a chain of decisions does not verify."""
 

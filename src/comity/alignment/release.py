@@ -38,6 +38,8 @@ class Gate:
         self._left = 0
         self.stopped_by: tuple[Finding, ...] = ()
         """What stopped the answer; nothing more is taken after it."""
+        self.decision_id = ""
+        """Id of the decision that was noted before text left; empty where none was."""
         self.settled = False
         """Whether what became of the answer is on record, or is on its way there."""
 

@@ -171,11 +171,24 @@ CREATE INDEX rule_by_title ON rule (
 );
 """
 
+_BEGUN = """
+CREATE TABLE begun (
+    tenant  TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    record  TEXT NOT NULL,
+    PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER decision_ends_what_has_begun AFTER INSERT ON decision
+BEGIN DELETE FROM begun WHERE tenant = NEW.tenant AND id = NEW.id; END;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _CREATE + _APPEND_ONLY + _NEVER_REPLACED,
     _KEYS_OF_THE_GATEWAY,
     _PAIRS_OF_RULES,
     _TEXTS,
     _RULES_BY_TITLE,
+    _BEGUN,
 )
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

@@ -24,6 +24,7 @@ from comity.memory.grouped import Grouped
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
 from comity.memory.sealed import Sealer
+from comity.memory.sqlite_begun import SqliteBegun
 from comity.memory.sqlite_pairs import SqlitePairs
 from comity.memory.sqlite_texts import SqliteTexts, entries, insert, last_hash, one
 from comity.memory.store import (
@@ -70,6 +71,7 @@ class SqliteStore:
         self._read: dict[int, StoredRule] = {}
         self._append = Grouped(self._append_all)
         self._shared = self._connect() if path is None else None
+        self.begun = SqliteBegun(self._reading, self._writing)
         self.pairs = SqlitePairs(self._reading, self._writing)
         self.texts = SqliteTexts(self._reading, self._writing)
         with _translated(path):

@@ -88,6 +88,22 @@ class AccessKey(Record):
     revoked_at: OptionalTime = Field(None, description="When it ceased to hold.")
 
 
+class BegunBook(Protocol):
+    """Answers that have begun to leave before their decision is on record."""
+
+    def note(self, decision: Decision) -> None:
+        """Note that an answer begins to leave, durable when the call returns.
+
+        Nothing personal is kept of it. The decision of this id takes the note away.
+        """
+
+    def drop(self, tenant: str, decision_id: str) -> None:
+        """Take a note away: nothing has left."""
+
+    def left(self, before: datetime) -> list[Decision]:
+        """What began before a moment and has no record yet, without personal texts."""
+
+
 class Store(Protocol):
     """Book of record: appends whole revisions, and reads what any revision held.
 
@@ -98,6 +114,10 @@ class Store(Protocol):
     @property
     def texts(self) -> TextBook:
         """The personal texts of decisions, which can be erased."""
+
+    @property
+    def begun(self) -> BegunBook:
+        """Answers that have begun to leave and have no record yet."""
 
     @property
     def pairs(self) -> PairBook:

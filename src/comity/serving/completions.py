@@ -73,7 +73,9 @@ class Completions:
         watch = Stopwatch()
         case, sent = await self._prepared(chat, watch)
         sent = {**sent, "stream_options": {"include_usage": True}}
-        streamed = _Streamed(self._aligner, case, chat.body.get("n") or 1)
+        first = self._aligner.gate(case)
+        await self._aligner.begin(case, first)
+        streamed = _Streamed(self._aligner, case, chat.body.get("n") or 1, first)
         try:
             with watch("model"):
                 async with aclosing(self._backend.stream(sent)) as chunks:
@@ -92,7 +94,7 @@ class Completions:
                 for released in streamed.end(index, answer, message):
                     yield released
         finally:
-            left = [choice.gate for choice in streamed.choices.values() if not choice.gate.settled]
+            left = [gate for gate in streamed.gates if not gate.settled]
             if left:
                 # the record is written even where this is being cancelled, and nobody waits for it
                 with CancelScope(shield=True):
@@ -239,9 +241,10 @@ class _StreamedChoice:
 class _Streamed:
     """A stream of chunks, choice by choice behind its gate."""
 
-    def __init__(self, aligner: Aligner, case: Case, wanted: Any) -> None:
-        """`wanted` is the number of choices that the request asks for."""
+    def __init__(self, aligner: Aligner, case: Case, wanted: Any, first: Gate) -> None:
+        """`wanted` is the number of choices that the request asks for; `first` is one's gate."""
         self._aligner, self._case, self._wanted = aligner, case, wanted
+        self.gates = [first]
         self.choices: dict[int, _StreamedChoice] = {}
         self.usage: Any = None
         self._head: Body = {}
@@ -262,7 +265,9 @@ class _Streamed:
             index = int(choice.get("index") or 0)
             delta = choice.get("delta") or {}
             if index not in self.choices:
-                self.choices[index] = _StreamedChoice(self._aligner.gate(self._case))
+                if self.choices:
+                    self.gates.append(self._aligner.gate(self._case))
+                self.choices[index] = _StreamedChoice(self.gates[-1])
                 chunks.append(self.chunk(index, {"role": "assistant", "content": ""}))
             held = self.choices[index]
             held.finish = choice.get("finish_reason") or held.finish

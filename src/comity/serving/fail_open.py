@@ -10,17 +10,19 @@ Every such answer says so, is counted and logged, and what had failed stands in 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from comity.alignment.aligner import Aligner, Case, Options, Stopwatch, as_conversation
 from comity.alignment.compose import Prompt
 from comity.alignment.conflict_watch import ConflictWatch
-from comity.alignment.decisions import append
+from comity.alignment.decisions import append, recover
 from comity.alignment.erasure import person_hash
 from comity.alignment.spool import Spool, spool_beside
 from comity.errors import ComityError, EmbedderError, StoreError
@@ -37,6 +39,7 @@ from comity.serving.wire import Chat, Refused
 
 _LOG = logging.getLogger(__name__)
 _KEYS = 10_000
+_SURELY_OVER = timedelta(hours=1)  # of a stream: another worker may still be at it
 _REST_SECONDS = 5.0  # before a record that failed is tried again for tenants that can do without
 
 
@@ -66,7 +69,16 @@ class FailOpen:
 
     async def __aenter__(self) -> Self:
         self.bring_in()
+        await asyncio.to_thread(self._recover)
         return self
+
+    def _recover(self) -> None:
+        """Record what began to leave in a process that was killed."""
+        try:
+            for decision in recover(self._memory, self._memory.clock() - _SURELY_OVER):
+                _LOG.warning("decision %s: the answer was never ended", decision.id)
+        except ComityError as error:
+            _LOG.warning("answers that were never ended are not on record yet: %s", error)
 
     async def __aexit__(self, *_: object) -> None:
         self._thread.shutdown()
@@ -235,6 +247,14 @@ class _OpenAligner(Aligner):
             return self.memory.revision
         except StoreError:
             return 0
+
+    def note(self, decision: Decision) -> None:
+        """As in `Aligner`; a tenant that goes on without the record goes on without the note."""
+        try:
+            super().note(decision)
+        except StoreError:
+            if not {"record", "memory"} & self._way.opens:
+                raise
 
     def record(self, decision: Decision) -> Decision:
         """As in `Aligner`; where the record has failed and the tenant goes on, it waits."""
