@@ -87,8 +87,15 @@ def test_whatever_a_rule_or_a_user_says_the_prompt_keeps_its_marks_order_and_sen
         for n, (text, title, article, label) in enumerate(said)
     ]
     plain = [
-        Rule(id=f"r{n}", text="Words.", title="T", article="A", audience=("x",))
-        for n in range(len(said))
+        rule.model_copy(
+            update={
+                "text": "Words.",
+                "title": "T",
+                "article": "A",
+                "audience": rule.audience and ("x",),
+            }
+        )
+        for rule in evil
     ]
     poisoned = prompt_of(evil, question, system, language)
     clean = prompt_of(plain, "May I?", "Be brief.", language)
