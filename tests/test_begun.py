@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,9 @@ from comity.alignment.decisions import recover, verify
 from comity.errors import ModelError, StoreError
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Decision, Reply, Request
+from comity.serving.completions import Completions
+from comity.serving.upstream import Counter
+from comity.serving.wire import read_chat
 from conftest import Clock
 
 RULE = Rule(id="leash", text="Dogs on a leash in the park")
@@ -78,6 +83,51 @@ async def test_where_nothing_has_left_no_note_stays(memory: Memory, clock: Clock
         await anext(Aligner(memory, Broken(["-"])).stream("May dogs run?", Scope()))
     assert waiting(memory, clock) == []
     assert list(memory.store.decisions("default")) == []
+
+
+class CutCall:
+    """Calls a tool, and is cut off."""
+
+    name = "cut"
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        raise ModelError("asked for a stream")
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        call = {"index": 0, "id": "c", "function": {"name": "send", "arguments": "{}"}}
+        yield {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+        raise ModelError("cut")
+
+
+async def test_a_call_of_a_tool_that_left_alone_is_on_record(memory: Memory, clock: Clock) -> None:
+    memory.add(RULE)
+    backend = CutCall()
+    aligner = Aligner(memory, Counter(backend))
+    asked = {"model": "m", "messages": [{"role": "user", "content": "May dogs run?"}]}
+    chat = read_chat(json.dumps(asked | {"stream": True}).encode(), {}, "default")
+    chunks = Completions(aligner, backend, lambda _: None).chunks(chat)
+    with pytest.raises(ModelError, match="cut"):
+        [chunk async for chunk in chunks]
+    [recorded] = memory.store.decisions("default")
+    assert (recorded.finish_reason, recorded.answer) == ("broken_off", "")
+    assert waiting(memory, clock) == []
+
+
+class Unrecordable(Aligner):
+    """Its book takes notes, and no record."""
+
+    def record(self, decision: Decision) -> Decision:
+        raise StoreError("the disk is full")
+
+
+async def test_text_that_left_before_its_record_failed_stays_noted(
+    memory: Memory, clock: Clock
+) -> None:
+    memory.add(RULE)
+    stream = Unrecordable(memory, ScriptedModel(["On a leash."])).stream("May I?", Scope())
+    with pytest.raises(StoreError):
+        [piece async for piece in stream]
+    assert len(waiting(memory, clock)) == 1
 
 
 async def test_an_answer_of_a_killed_process_is_recorded_later_and_once(

@@ -297,7 +297,7 @@ class Aligner:
         """
         if gate.settled:
             return None
-        if not gate.released.strip():
+        if not (gate.released.strip() or gate.passed):
             if gate.decision_id:
                 self.memory.store.begun.drop(case.scope.tenant, gate.decision_id)
             return None

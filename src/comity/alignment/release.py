@@ -40,6 +40,8 @@ class Gate:
         """What stopped the answer; nothing more is taken after it."""
         self.decision_id = ""
         """Id of the decision that was noted before text left; empty where none was."""
+        self.passed = False
+        """Whether anything has left beside the text, such as a call of a tool."""
         self.settled = False
         """Whether what became of the answer is on record, or is on its way there."""
 

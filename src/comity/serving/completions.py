@@ -281,6 +281,7 @@ class _Streamed:
         for call in delta.get("tool_calls") or ():
             held.add_call(call)
             if not held.gate.release:
+                held.gate.passed = True
                 chunks.append(self.chunk(index, {"tool_calls": [call]}))
         held.refusal += delta.get("refusal") or ""
         if piece := delta.get("content"):
