@@ -15,11 +15,11 @@ import comity
 ROOT = Path(comity.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
-    {"records", "errors", "cache"},
+    {"records", "errors", "cache", "material", "wording"},
     {"documents", "memory", "models", "samples"},
-    {"retrieval"},
+    {"retrieval", "preferences"},
     {"alignment"},
-    {"settings", "cli", "evaluation", "integrations", "serving", "preferences"}
+    {"settings", "cli", "evaluation", "integrations", "serving", "training"}
     | {"__init__", "__main__"},
 )
 HEAVY = ("faiss", "tantivy", "onnxruntime", "openai", "markitdown", "torch")

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.alignment.compose import Prompt, compose, pack, prompt_language, wording
+from comity.alignment.compose import Prompt, compose, pack, wording
 from comity.alignment.precedence import rule_on
 from comity.memory.places import Gazetteer
 from comity.records import Hit, Message, Rule, Ruling, Scope
+from comity.wording import prompt_language
 
 NAMES = {"CN-SH": ("Shanghai", "上海市"), "world": ("the world", "全世界"), "CN": ("China", "中国")}
 ASKED = (Message(role="user", content="May I?"),)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from comity import Memory, Message, Rule, Scope
 from comity.alignment.compose import Prompt, compose, wording
 from comity.alignment.enforce import enforce
-from comity.alignment.material import harmless
 from comity.alignment.precedence import rule_on
+from comity.material import harmless
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Finding, Hit, Reply

@@ -216,6 +216,52 @@ class Message(Record):
     content: str = Field(description="What is said.")
 
 
+PreferenceKind = Literal[
+    "safety", "helpfulness", "honesty", "style", "language", "opinion", "topics"
+]
+"""What a preference is about; `topics` are limits of what is talked about."""
+
+Stance = Literal["limits", "widens", "other"]
+"""Whether a preference asks for less than is usual (`limits`), for more, or for another thing."""
+
+
+class Preference(Record):
+    """One thing that a provider or a user would like of the answers."""
+
+    text: str = Field(min_length=1, description="The wish, in its owner's words.")
+    kind: PreferenceKind | Literal[""] = Field("", description="What it is about; empty: unknown.")
+    stance: Stance = Field("other", description="Whether it limits or widens what may be said.")
+    by: Literal["provider", "user"] = Field("user", description="Whose wish it is.")
+    origin: Literal["stated", "stored", "inferred"] = Field(
+        "stated", description="Said with the question, kept in the memory, or read between lines."
+    )
+    quotation: str = Field("", description="The words that an inferred one was inferred from.")
+    id: str = Field("", description="Id of a stored one.")
+    version: int = Field(0, ge=0, description="Version of a stored one; 0 for others.")
+
+
+class MetaPrompt(Record):
+    """What stands before a question besides rules: MetaAlign's system info and user info."""
+
+    model_config = VERBATIM
+
+    system_info: str = Field("", description="What the provider wants, in its own words.")
+    user_info: str = Field("", description="Who the user is and what they prefer.")
+    preferences: tuple[Preference, ...] = Field((), description="Wishes of either, one by one.")
+    person: str = Field("", description="Keyed hash of the user, whose stored wishes count.")
+
+
+class Weighed(Record):
+    """What became of a preference, and why."""
+
+    preference: Preference = Field(description="The preference.")
+    outcome: Literal["kept", "gives_way", "refused"] = Field(
+        description="In the prompt, or left out: it gives way to another, or gives orders."
+    )
+    winner: str = Field("", description="What it gives way to: a rule's `id@version`, or words.")
+    reason: str = Field("", description="Why, as the priority matrix says it.")
+
+
 class Usage(Record):
     """Tokens of one call to a model."""
 
@@ -364,6 +410,10 @@ class Decision(Record):
     timings: dict[str, float] = Field({}, description="Seconds of each step.")
     usage: Usage = Field(Usage(), description="Tokens read and written.")
     person: str = Field("", description="Keyed hash of the name that a client gave its user.")
+    user_info: str = Field("", description="What was said of the user.")
+    preferences: tuple[Weighed, ...] = Field(
+        (), description="Wishes of provider and user, and what became of each."
+    )
     opened: tuple[Part, ...] = Field(
         (), description="What had failed, and this tenant lets answers go without."
     )

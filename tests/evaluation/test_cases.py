@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from comity.alignment.precedence import precedence, rule_on
-from comity.alignment.wording import words_of
 from comity.documents.extract import extract
 from comity.errors import UnknownPlace
 from comity.evaluation.cases import boundary_questions
@@ -29,6 +28,7 @@ from comity.memory.store import PlaceNames
 from comity.memory.versions import in_force
 from comity.records import Rule, Ruling, Scope
 from comity.samples import sample_folder
+from comity.wording import words_of
 from conftest import Clock
 
 LEASH = Rule(

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from comity.alignment.wording import words_of
 from comity.errors import ModelError, ModelMissing, ModelTimeout
 from comity.evaluation.exams import Question
 from comity.evaluation.quality import (
@@ -20,6 +19,7 @@ from comity.evaluation.quality import (
 )
 from comity.models.scripted import ScriptedModel
 from comity.records import Reply, Request, Rule, Scope
+from comity.wording import words_of
 
 RULE = Rule(
     id="bells/2",

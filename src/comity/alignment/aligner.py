@@ -13,7 +13,7 @@ from pydantic import Field
 from comity.alignment import decisions
 from comity.alignment.checks import Judge, beside, can_check, check, to_check
 from comity.alignment.cite import cite
-from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.compose import Prompt, compose
 from comity.alignment.conflict_watch import ConflictWatch
 from comity.alignment.conflicts import suspected
 from comity.alignment.enforce import (
@@ -50,6 +50,7 @@ from comity.records import (
 )
 from comity.retrieval.search import Found, Reranker, search
 from comity.retrieval.turns import Asked, asked, overheard
+from comity.wording import prompt_language
 
 
 class Options(Record):

@@ -8,7 +8,6 @@ in order of precedence, each rule labelled with its place and validity; what doe
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -18,13 +17,12 @@ from typing import Any
 
 from pydantic import Field
 
-from comity.alignment.material import harmless
+from comity.material import harmless
 from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
 _COST_POWER = 0.25
 _POINTED_AT = 3
-_CHINESE = re.compile("[\u4e00-\u9fff]+")
 
 CountTokens = Callable[[str], int]
 NamePlace = Callable[[str, str], str]
@@ -179,12 +177,6 @@ def wording(language: str) -> Mapping[str, Any]:
     file = folder / f"{language}.toml"
     text = (file if file.is_file() else folder / "en.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def prompt_language(text: str) -> str:
-    """`zh` for a text with a fair share of Chinese characters, else `en`."""
-    chinese = sum(map(len, _CHINESE.findall(text)))
-    return "zh" if chinese * 5 > len(text) else "en"
 
 
 def _labeller(

@@ -16,15 +16,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from comity.alignment.checks import Judge
-from comity.alignment.compose import prompt_language
-from comity.alignment.material import as_material, words_in
-from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelError, ModelMissing
+from comity.material import as_material, words_in
 from comity.memory.memory import Memory
 from comity.memory.pairs import JudgedPair, Pair
 from comity.memory.places import contains
 from comity.models.chat import complete
 from comity.records import Message, Request, Rule, SuspectedPair
+from comity.wording import prompt_language, schema_fault, version_of, words_of
 
 LONGEST = 8_000
 """Characters of a rule that the judge is given; a longer rule is not judged."""

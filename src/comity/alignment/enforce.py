@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from comity.alignment.checks import to_check
 from comity.alignment.compose import wording
-from comity.alignment.material import harmless
+from comity.material import harmless
 from comity.records import Attempt, Finding, Message, Reply, Rule
 
 Ask = Callable[[tuple[Message, ...]], Awaitable[Reply]]

@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from comity.alignment.compose import prompt_language
-from comity.alignment.material import as_material, words_in
-from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelError, ModelMissing
+from comity.material import as_material, words_in
 from comity.models.chat import ChatModel, complete
 from comity.records import VERBATIM, Message, Record, Request, Rule, Usage
+from comity.wording import prompt_language, schema_fault, version_of, words_of
 
 TIMEOUT = 300.0
 """Seconds that one judgement may take."""

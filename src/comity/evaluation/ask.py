@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from comity.alignment import decisions
-from comity.alignment.compose import Prompt, compose, prompt_language
+from comity.alignment.compose import Prompt, compose
 from comity.alignment.precedence import rule_on
 from comity.errors import ModelGarbled, ModelNonsense
 from comity.evaluation.exams import Question
@@ -40,6 +40,7 @@ from comity.records import (
     Usage,
 )
 from comity.retrieval.search import search
+from comity.wording import prompt_language
 
 _NO_LIMIT = 10**9
 

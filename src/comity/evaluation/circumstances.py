@@ -14,14 +14,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import permutations
 from typing import NamedTuple
 
-from comity.alignment.compose import prompt_language
 from comity.alignment.precedence import rule_on
-from comity.alignment.wording import words_of
 from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.memory.store import StoredRule
 from comity.records import WORLD, Rule, Ruling, Scope
 from comity.retrieval.search import applying
+from comity.wording import prompt_language, words_of
 
 PRIVATE = {"en": "private person", "zh": "普通个人"}
 """Audience of somebody who belongs to none of those whom a memory's rules name."""

@@ -17,7 +17,6 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.precedence import rule_on
-from comity.alignment.wording import version_of
 from comity.errors import ExamError
 from comity.evaluation.exams import Question
 from comity.memory.memory import Memory
@@ -25,6 +24,7 @@ from comity.memory.places import contains
 from comity.memory.versions import in_force
 from comity.models.chat import estimate_tokens
 from comity.records import DEFAULT_TENANT, WORLD, Labels, Record, Rule, RuleRef, Scope
+from comity.wording import version_of
 
 NEIGHBOUR = "neighbour"
 """Reason of a rule that was only shown beside the one that a question is about."""

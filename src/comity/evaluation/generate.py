@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from pathlib import Path
 from typing import Literal
 
-from comity.alignment.compose import prompt_language
-from comity.alignment.wording import version_of, words_of
 from comity.errors import ExamError, ModelError, ModelMissing
 from comity.evaluation.draft_file import DraftFile, Settings
 from comity.evaluation.exams import Question, Rejected, read_exam, write_exam
@@ -34,6 +32,7 @@ from comity.memory.memory import Memory
 from comity.memory.places import contains
 from comity.models.chat import ChatModel
 from comity.records import WORLD, Rule
+from comity.wording import prompt_language, version_of, words_of
 
 Progress = Callable[[int, int, Outcome | None], None]
 """Drafts done, drafts wanted, and what became of the last one (None at the start)."""

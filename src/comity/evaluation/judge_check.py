@@ -12,10 +12,10 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from comity.alignment.judge import TIMEOUT, Criterion, Decided, Judgement, Verdict, judge
-from comity.alignment.wording import schema_fault
 from comity.errors import ExamError
 from comity.models.chat import ChatModel
 from comity.records import VERBATIM, Record
+from comity.wording import schema_fault
 
 CaseKind = Literal["plain", "partly", "wrong_conclusion", "omission", "not_applicable", "injection"]
 """What is hard about a case: part of the answer is right; the rule is cited rightly and the

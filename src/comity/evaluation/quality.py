@@ -13,14 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from comity.alignment.compose import prompt_language
-from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelGarbled, ModelNonsense, ModelTimeout
 from comity.evaluation.ask import tell
 from comity.evaluation.exams import LETTERS, Question
 from comity.evaluation.turns import turned
 from comity.models.chat import ChatModel, complete
 from comity.records import WORLD, Message, Record, Request, Rule, Scope
+from comity.wording import prompt_language, schema_fault, version_of, words_of
 
 _JUDGE_TOKENS = 256
 

@@ -15,13 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from comity.alignment.compose import prompt_language
-from comity.alignment.wording import schema_fault, version_of, words_of
 from comity.errors import ModelGarbled, ModelNonsense, ModelTimeout
 from comity.evaluation.exams import LETTERS, Question, Rejected
 from comity.evaluation.gather import NEIGHBOUR, Wanted
 from comity.models.chat import ChatModel, complete
 from comity.records import DEFAULT_TENANT, WORLD, Message, Request, Rule, RuleRef, Scope
+from comity.wording import prompt_language, schema_fault, version_of, words_of
 
 _MAX_TOKENS = 500
 _SHARE = 10  # drafts in a row with the same example of a kind

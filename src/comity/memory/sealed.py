@@ -24,6 +24,8 @@ PERSONAL = (
     "prompt_sha256",
     "unknown_marks",
     "person",
+    "user_info",
+    "preferences",
     "opened_why",
 )
 """Fields of a decision that come from the user or the model. A hash of a short prompt is one."""

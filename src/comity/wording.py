@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -11,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 from pydantic import ValidationError
+
+_CHINESE = re.compile("[\u4e00-\u9fff]+")
 
 
 @cache
@@ -33,3 +36,9 @@ def schema_fault(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "the whole"
     return f"{where}: {first['msg']}"
+
+
+def prompt_language(text: str) -> str:
+    """`zh` for a text with a fair share of Chinese characters, else `en`."""
+    chinese = sum(map(len, _CHINESE.findall(text)))
+    return "zh" if chinese * 5 > len(text) else "en"

@@ -1,0 +1,1 @@
+"""Preferences of provider and user: what they are, and who wins where they disagree."""

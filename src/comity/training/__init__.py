@@ -1,0 +1,1 @@
+"""Teaching a model to follow preferences and rules: data, SFT and DPO (extra `train`)."""
