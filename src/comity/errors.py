@@ -14,6 +14,7 @@ ComityError
 │   ├── MemoryDamaged      a page, record or chain that does not verify
 │   └── MemoryFull         no space left, or the disk failed: nothing was changed
 ├── ExamError              an exam file, run or report that cannot be used; names the line
+├── TrainingError          training data, a recipe or a training run that cannot be used
 ├── EmbedderError          an embedder failed, or differs from the one an index was built with
 └── ModelError             a chat model failed
     ├── ModelMissing       the model is not there; names the command that fetches it
@@ -111,6 +112,12 @@ class ExamError(ComityError):
     """An exam file, a run or a report cannot be used."""
 
     exit_code = 8
+
+
+class TrainingError(ComityError):
+    """Training data, a recipe or a training run cannot be used."""
+
+    exit_code = 9
 
 
 class ModelError(ComityError):

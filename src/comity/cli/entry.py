@@ -45,6 +45,7 @@ Exit codes:
   6    the embedder failed, or the index was built with another
   7    the model failed
   8    an exam, run or report cannot be used
+  9    training data, a recipe or a training run cannot be used
   70   an unexpected error (COMITY_DEBUG=1 shows where)
   130  stopped by Ctrl-C
 
