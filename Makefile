@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRAIN := $(VENV)/.installed-train
+# the build for processors alone: the one from the package index brings gigabytes for graphics cards
+TORCH := torch==2.13.0
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test lint bench bench-exams bench-gateway soak fuzz lock clean
 
@@ -18,11 +22,18 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(TRAIN): $(STAMP) requirements-train.lock
+	@echo "Installing what training needs …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 \
+		--extra-index-url $(TORCH_INDEX) $(TORCH)
+	@touch $@
+
 demo: $(STAMP) ## install, fetch the local model, and show the main job with it
 	@$(BIN)/comity models pull
 	@$(BIN)/python examples/demo.py $(if $(COMPARE),--compare,)
 
-test: $(STAMP) ## install, and run the whole test suite with the checks of style and types
+test: $(TRAIN) ## install, and run the whole test suite with the checks of style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n 2
@@ -49,6 +60,12 @@ lock: ## renew requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
 		--extra inspect --extra serve --extra litellm --extra langchain --extra llamaindex \
 		--extra mcp --extra dev --no-header --quiet -o requirements.lock pyproject.toml
+	@# torch comes from an index of its own, so the lock has all that is needed besides it
+	printf 'torch ; sys_platform == "none"\n' > $(VENV)/no-torch.txt
+	printf '%s\n' accelerate datasets gguf peft transformers trl \
+		fsspec jinja2 networkx setuptools sympy | uv pip compile --universal --generate-hashes \
+		--python-version 3.11 --constraint requirements.lock --override $(VENV)/no-torch.txt \
+		--no-header --quiet -o requirements-train.lock -
 
 clean: ## remove what the commands above installed and made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
