@@ -183,6 +183,27 @@ CREATE TRIGGER decision_ends_what_has_begun AFTER INSERT ON decision
 BEGIN DELETE FROM begun WHERE tenant = NEW.tenant AND id = NEW.id; END;
 """
 
+_PREFERENCES = """
+CREATE TABLE preference (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant TEXT NOT NULL,
+    drawer INTEGER NOT NULL,
+    person TEXT NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+CREATE INDEX preference_by_drawer ON preference (tenant, drawer);
+CREATE TRIGGER preference_is_never_updated BEFORE UPDATE ON preference
+WHEN NEW.drawer <> 32767
+    OR (NEW.number, NEW.tenant, NEW.person, NEW.record)
+    <> (OLD.number, OLD.tenant, OLD.person, OLD.record)
+BEGIN SELECT RAISE(ABORT, 'preferences are never changed: state another version'); END;
+CREATE TRIGGER preference_is_never_deleted BEFORE DELETE ON preference
+BEGIN SELECT RAISE(ABORT, 'preferences are overwritten where they stand'); END;
+CREATE TRIGGER preference_is_never_replaced BEFORE INSERT ON preference
+WHEN EXISTS (SELECT 1 FROM preference WHERE number = NEW.number)
+BEGIN SELECT RAISE(ABORT, 'preferences are never changed: state another version'); END;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _CREATE + _APPEND_ONLY + _NEVER_REPLACED,
     _KEYS_OF_THE_GATEWAY,
@@ -190,5 +211,6 @@ MIGRATIONS: tuple[str, ...] = (
     _TEXTS,
     _RULES_BY_TITLE,
     _BEGUN,
+    _PREFERENCES,
 )
 """Migration N (from 1) brings a database from `user_version` N - 1 to N."""

@@ -26,6 +26,7 @@ from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_
 from comity.memory.sealed import Sealer
 from comity.memory.sqlite_begun import SqliteBegun
 from comity.memory.sqlite_pairs import SqlitePairs
+from comity.memory.sqlite_preferences import SqlitePreferences
 from comity.memory.sqlite_texts import SqliteTexts, entries, insert, last_hash, one
 from comity.memory.store import (
     AccessKey,
@@ -73,6 +74,7 @@ class SqliteStore:
         self._shared = self._connect() if path is None else None
         self.begun = SqliteBegun(self._reading, self._writing)
         self.pairs = SqlitePairs(self._reading, self._writing)
+        self.preferences = SqlitePreferences(self._reading, self._writing)
         self.texts = SqliteTexts(self._reading, self._writing)
         with _translated(path):
             self._migrate()

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Access = Callable[[], AbstractContextManager["apsw.Connection"]]
 Row = tuple[Any, ...]
 
-_PURGE_SECONDS = 10.0
+PURGE_SECONDS = 10.0
+"""How long an erasure waits for readers."""
+
 _PURGE_WAIT_MS = 100  # for readers; writers wait as long
 _BATCH = 500
 
@@ -156,32 +158,15 @@ class SqliteTexts:
             for each in held:
                 if each in left:
                     rest = left[each].model_dump_json(exclude_defaults=True).encode()
-                    _overwrite(connection, "decision", "record", each, rest)
+                    overwrite(connection, "decision", "record", each, rest)
                 else:
                     for column in ("person", "salt", "texts"):
-                        _overwrite(connection, "decision_text", column, each)
+                        overwrite(connection, "decision_text", column, each)
         return entry
 
     def purge(self) -> None:
         """As in `TextBook`."""
-        import apsw
-
-        give_up = time.monotonic() + _PURGE_SECONDS
-        with self._reading() as connection:
-            patience = connection.pragma("busy_timeout")
-            connection.set_busy_timeout(_PURGE_WAIT_MS)
-            try:
-                while True:
-                    try:
-                        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    except apsw.BusyError as error:
-                        if time.monotonic() > give_up:
-                            raise StoreError(_NOT_PURGED) from error
-                        time.sleep(0.02)
-                        continue
-                    return
-            finally:
-                connection.set_busy_timeout(int(patience))
+        cut_journal(self._reading, _NOT_PURGED)
 
     def held_before(self, tenant: str, time: datetime) -> list[str]:
         """As in `TextBook`."""
@@ -213,10 +198,39 @@ class SqliteTexts:
         return self._person_key
 
 
-def _overwrite(
+def cut_journal(reading: Access, failed: str, patience: float = PURGE_SECONDS) -> None:
+    """Bring the write-ahead log into the database, and cut it to nothing.
+
+    Raises `StoreError` with the words of `failed` where other programs read for more than
+    `patience` seconds without a gap.
+    """
+    import apsw
+
+    give_up = time.monotonic() + patience
+    with reading() as connection:
+        usual = connection.pragma("busy_timeout")
+        connection.set_busy_timeout(_PURGE_WAIT_MS)
+        try:
+            while True:
+                try:
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                except apsw.BusyError as error:
+                    if time.monotonic() > give_up:
+                        raise StoreError(failed) from error
+                    time.sleep(0.02)
+                    continue
+                return
+        finally:
+            connection.set_busy_timeout(int(usual))
+
+
+def overwrite(
     connection: apsw.Connection, table: str, column: str, row: int, rest: bytes = b""
 ) -> None:
-    """Put `rest` and then blanks over a text, in the very bytes where it stands."""
+    """Put `rest` and then blanks over a text, in the very bytes where it stands.
+
+    `column` may stand in no index: SQLite refuses that.
+    """
     with connection.blob_open("main", table, column, row, True) as text:
         text.write(rest.ljust(text.length()))
 

@@ -20,6 +20,7 @@ from comity.records import Decision, Erasure, OptionalTime, Record, Rule, Time
 
 if TYPE_CHECKING:
     from comity.memory.pages import DecisionFilter, RuleFilter
+    from comity.memory.preference_book import PreferenceBook
     from comity.memory.sealed import Sealer, TextBook
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,6 +123,10 @@ class Store(Protocol):
     @property
     def pairs(self) -> PairBook:
         """What judges and owners said of pairs of rules."""
+
+    @property
+    def preferences(self) -> PreferenceBook:
+        """What persons would like of their answers."""
 
     def identity(self) -> str:
         """A name that no other memory has, given when this one was made."""
