@@ -83,23 +83,29 @@ def open_model(
     """The chat model called `name`.
 
     `local` is the default model of `comity models pull`; `local:NAME` another of them, or the
-    path of a GGUF file. `openai:MODEL` is a model behind an OpenAI-compatible endpoint, at
+    path of a GGUF file; `+ADAPTER.gguf` behind either puts a trained adapter to it, as in
+    `local+ADAPTER.gguf`. `openai:MODEL` is a model behind an OpenAI-compatible endpoint, at
     `base_url` (by default `OPENAI_BASE_URL`, else OpenAI) with `api_key` (by default
     `OPENAI_API_KEY`). `scripted` is the fake of the tests and examples, which repeats the
-    question. `timeout` is the longest silence in seconds. Raises `SettingsError` for an
+    question. `hf:FOLDER` is a model in Hugging Face's form, `hf:FOLDER+ADAPTER` with the PEFT
+    adapter in another folder. `timeout` is the longest silence in seconds. Raises `SettingsError` for an
     unknown name and `ModelMissing` for a local model that has not been pulled.
     """
     kind, _, rest = name.partition(":")
+    if name.startswith("local+"):
+        kind, rest = "local", name.removeprefix("local")
     openers: Mapping[str, Callable[[], ChatModel]] = {
         "local": lambda: _open_local(rest, timeout or LOCAL_TIMEOUT),
         "openai": lambda: _open_openai(rest, base_url, api_key, timeout or REMOTE_TIMEOUT),
+        "hf": lambda: _open_huggingface(rest),
         "scripted": _open_scripted,
     }
     if kind not in openers:
         near = difflib.get_close_matches(kind.lower(), openers, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SettingsError(
-            f"unknown model {name!r}: {hint}known are local, local:NAME, openai:MODEL and scripted"
+            f"unknown model {name!r}: {hint}known are local, local:NAME, hf:FOLDER, openai:MODEL "
+            "and scripted"
         )
     return openers[kind]()
 
@@ -108,10 +114,23 @@ def _open_local(name: str, timeout: float) -> ChatModel:
     from comity.models.local import LocalModel
     from comity.models.pull import DEFAULT_MODEL, model_path
 
+    name, adapter = _with_adapter(name)
     if name.endswith(".gguf"):
-        return LocalModel(Path(name).expanduser(), timeout=timeout)
+        return LocalModel(Path(name).expanduser(), adapter=adapter, timeout=timeout)
     name = name or DEFAULT_MODEL
-    return LocalModel(model_path(name), name=f"local:{name}", timeout=timeout)
+    path = model_path(name)
+    return LocalModel(path, adapter=adapter, name=f"local:{name}", timeout=timeout)
+
+
+def _with_adapter(name: str) -> tuple[str, Path | None]:
+    """The model of MODEL+ADAPTER.gguf, and the adapter; a file may have a + in its own name."""
+    if Path(name).expanduser().is_file():
+        return name, None
+    model, mark, adapter = name.partition(".gguf+")
+    if mark:
+        return f"{model}.gguf", Path(adapter).expanduser()
+    model, mark, adapter = name.partition("+")
+    return (model, Path(adapter).expanduser()) if mark and "/" not in model else (name, None)
 
 
 def _open_openai(
@@ -124,6 +143,25 @@ def _open_openai(
     base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     api_key = api_key or os.environ.get("OPENAI_API_KEY") or None
     return OpenAIModel(model, base_url=base_url, api_key=api_key, timeout=timeout)
+
+
+def _open_huggingface(path: str) -> ChatModel:
+    from comity.models.huggingface import HuggingFaceModel
+
+    if not path:
+        raise SettingsError("hf: needs the model's folder, as in hf:models/qwen")
+    base, adapter = _split_folders(path)
+    return HuggingFaceModel(base, adapter or None)
+
+
+def _split_folders(path: str) -> tuple[str, str]:
+    """`FOLDER+ADAPTER` in two, at the last plus behind a folder; a folder may hold one itself."""
+    parts = path.split("+")
+    for at in range(len(parts), 0, -1):
+        base, adapter = "+".join(parts[:at]), "+".join(parts[at:])
+        if Path(base).expanduser().is_dir():
+            return base, adapter
+    return path, ""
 
 
 def _open_scripted() -> ChatModel:

@@ -26,6 +26,22 @@ class NextTokens:
     ids: NDArray[np.int64]
     logprobs: NDArray[np.float64]
 
+    def of(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Log-probabilities of `ids`, shape of `ids`; one not listed counts as the last one."""
+        table = np.full(max(self.ids.max(), ids.max()) + 1, self.logprobs[-1])
+        table[self.ids] = self.logprobs
+        return table[ids]
+
+
+def ranked(ids: NDArray[np.int64], scores: NDArray[np.float64]) -> NextTokens:
+    """Candidates from their unscaled log-likelihoods: scaled to sum to one, and put in order.
+
+    Of two that are equally likely, the one given first comes first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores = scores[order] - scores.max()
+    return NextTokens(ids[order], scores - np.log(np.exp(scores).sum()))
+
 
 class TokenSession(Protocol):
     """Several prompts that are continued by the same tokens.
