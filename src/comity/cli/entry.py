@@ -29,6 +29,7 @@ from comity.cli.search import search_command
 from comity.cli.serve import serve_command
 from comity.cli.session import remember_config, settings_options
 from comity.cli.settings import settings_command
+from comity.cli.train import train_group
 from comity.errors import ComityError
 
 STOPPED = 130
@@ -143,6 +144,7 @@ for _command in (
     decisions_group,
     exam_group,
     models_group,
+    train_group,
     index_group,
     places_group,
     keys_group,

@@ -1,0 +1,60 @@
+"""MetaAlign's three tiers as chat messages, and whether a model's chat template takes them.
+
+System info and user info make the meta-prompt; it stands in the system message in the very
+words that `preferences.meta_prompt.render` gives it when the model is asked, so that a model is
+trained on what it will read. MetaAlign (arXiv 2410.14184) did not publish the tokens of its
+template: that the user's tier stands under a heading of the system message, where every chat
+template has room for it, is our own choice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comity.errors import TrainingError
+from comity.preferences.meta_prompt import render
+from comity.records import Message, MetaPrompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SYSTEM, _QUESTION = "Answer in one word.", "Is it day?"
+
+
+def three_tiers(
+    meta: MetaPrompt, question: str, *, language: str, answer: str = ""
+) -> tuple[Message, ...]:
+    """System info and user info, then the question, then the answer where one is given.
+
+    An empty meta-prompt gives no system message. `language` (`en`, `zh`) is that of the
+    headings.
+    """
+    system = render(meta, language)
+    messages = [Message(role="system", content=system)] if system else []
+    messages.append(Message(role="user", content=question))
+    if answer:
+        messages.append(Message(role="assistant", content=answer))
+    return tuple(messages)
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, base: str) -> None:
+    """Whether the tokenizer's chat template keeps all three tiers.
+
+    Raises `TrainingError` for one that refuses or drops system messages: the rules could not be
+    told to such a model either.
+    """
+    from jinja2 import TemplateError
+
+    prompt = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _QUESTION}]
+    try:
+        asked = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise TrainingError(
+            f"{base}: its chat template refuses a system message, so the model can be told "
+            f"neither rules nor preferences: {error}"
+        ) from error
+    if _SYSTEM not in str(asked):
+        raise TrainingError(
+            f"{base}: its chat template leaves out the system message, so the model can be told "
+            "neither rules nor preferences"
+        )
