@@ -12,6 +12,7 @@ import click
 
 from comity.cli.exam_generate import generate_command
 from comity.cli.exam_notes import note_plan, say_scores
+from comity.cli.exam_preferences import preferences_command
 from comity.cli.exam_report import Floor, fail_under_option, report_command
 from comity.cli.exam_retire import retire_command
 from comity.cli.output import note, progress_bar
@@ -323,3 +324,4 @@ def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -
 exam_group.add_command(report_command)
 exam_group.add_command(generate_command)
 exam_group.add_command(retire_command)
+exam_group.add_command(preferences_command)

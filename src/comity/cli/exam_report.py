@@ -100,9 +100,13 @@ def report_command(
     RUN is a run's folder; several are set side by side, and the first is compared with each of
     the others. The page is one file that needs nothing else.
     """
+    from comity.evaluation.preference_runs import is_preference_run
     from comity.evaluation.report import report
     from comity.evaluation.runs import Run
 
+    if any(map(is_preference_run, runs)):
+        _report_on_preferences(runs, out, published, floors)
+        return
     opened = [Run.read(folder) for folder in runs]
     made = report(opened, published=published)
     _write(out, made.html)
@@ -112,6 +116,24 @@ def report_command(
     for line in missed:
         note(line)
     context.exit(1 if missed else 0)
+
+
+def _report_on_preferences(
+    runs: Sequence[Path], out: Path, published: bool, floors: Sequence[Floor]
+) -> None:
+    """The page of a preference exam: one run, whose modes stand side by side."""
+    from comity.evaluation.preference_report import preference_report
+    from comity.evaluation.preference_runs import PreferenceRun
+
+    if len(runs) > 1 or published or floors:
+        raise click.UsageError(
+            "a preference exam is reported on alone, without --published and --fail-under: its "
+            "modes stand side by side in one run"
+        )
+    made = preference_report(PreferenceRun.read(runs[0]))
+    _write(out, made.html)
+    say(made.markdown.rstrip("\n"))
+    note(f"the page is in {out}")
 
 
 def shortfalls(found: Iterable[Score], floors: Sequence[Floor], run: str = "") -> Iterator[str]:

@@ -91,7 +91,10 @@ def accuracy_picture(groups: Sequence[BarGroup]) -> str:
     return picture.svg("Accuracy by exam and mode with 95 % intervals")
 
 
-def gain_picture(gains: Sequence[Gain]) -> str:
+def gain_picture(
+    gains: Sequence[Gain],
+    title: str = "Gain over base by exam, in percentage points, with 95 % intervals",
+) -> str:
     """The gain of each exam in percentage points, with its interval and a line at none."""
     picture = _Picture(2.2 * len(gains) * _ROW)
     axes = picture.axes(right=0.86)
@@ -104,7 +107,7 @@ def gain_picture(gains: Sequence[Gain]) -> str:
         _whisker(axes, gain.difference, gain.interval, row + 1, colour, "s")
         picture.write(axes, reach, row + 1, f"  {_signed(gain.difference * 100, '.1f')}")
     _percent_axis(picture, axes, -reach, reach, 2.2 * len(gains) - 0.6)
-    return picture.svg("Gain over base by exam, in percentage points, with 95 % intervals")
+    return picture.svg(title)
 
 
 def recall_picture(curves: Sequence[Curve]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ def report(runs: Sequence[Run], *, published: bool = False) -> Report:
     parts, pairs = parts_of(sheets), tuple(by_run(sheets))
     changed = (*pairs, *by_rules(parts))
     notes = (*_notes(parts), *_run_notes(pairs))
-    page = _template().render(
+    html = page(
         title=f"Exam report: {', '.join(sheet.label for sheet in sheets)}",
         notes=notes,
         results=tables.accuracy(parts),
@@ -84,7 +84,26 @@ def report(runs: Sequence[Run], *, published: bool = False) -> Report:
     )
     shown = [tables.between_runs(pairs)] if len(sheets) > 1 else []
     shown += [published_table(parts)] if published else []
-    return Report(html=page, markdown=_markdown(sheets, parts, notes, shown))
+    return Report(html=html, markdown=_markdown(sheets, parts, notes, shown))
+
+
+def page(**shown: object) -> str:
+    """The page that a report's parts make: those that the template names.
+
+    Raises `MissingExtra` without the extra `exams`.
+    """
+    return _template().render(**{"better": None, "method": "", "worse_note": "", **shown})
+
+
+def as_markdown(shown: Iterable[Table], notes: Sequence[str]) -> str:
+    """Tables as Markdown, the first before the notes."""
+    first, *others = shown
+    blocks = [_markdown_table(first), _plain(first.note)]
+    blocks.append("\n".join(f"- {_plain(note)}" for note in notes))
+    for table in others:
+        blocks += [f"{table.title}:", _markdown_table(table)] if table.rows else []
+        blocks.append(_plain(table.note))
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _sheets(runs: Sequence[Run]) -> list[Sheet]:

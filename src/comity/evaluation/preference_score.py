@@ -1,0 +1,280 @@
+"""Scores of a preference exam: how often wishes are followed, flips, broken rules, the judge.
+
+All from `PreferenceItem`s alone. Where nothing was decided the answer is None, never 0. Two wishes
+of a question are not independent, so differences get their interval from a bootstrap that draws
+whole questions.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from comity.evaluation.preference_runs import PREFERENCE_MODES, PreferenceItem, PreferenceMode
+from comity.evaluation.score import Interval, Paired, quantile, wilson
+from comity.records import Record
+
+DRAWS = 2000
+"""Of each bootstrap."""
+
+Grouping = Literal["all", "family", "explicit", "decided_by"]
+"""By what wishes are told apart."""
+
+
+class Follow(Record):
+    """How often wishes were followed, in one mode."""
+
+    mode: PreferenceMode = Field(description="How the questions were put.")
+    group: str = Field("all", description="Which wishes are counted.")
+    asked: int = Field(ge=0, description="Wishes put.")
+    followed: int = Field(ge=0, description="Wishes followed.")
+    opposite: int = Field(ge=0, description="Wishes not followed.")
+    turned: int = Field(ge=0, description="Not decided: the verdict changed with the order.")
+    failed: int = Field(ge=0, description="Not decided: there is no verdict.")
+
+    @property
+    def decided(self) -> int:
+        """Wishes with a verdict."""
+        return self.followed + self.opposite
+
+    @property
+    def share(self) -> float | None:
+        """Followed among decided; None where nothing was."""
+        return self.followed / self.decided if self.decided else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Wilson's, of the share."""
+        return wilson(self.followed, self.decided)
+
+    @property
+    def share_of_asked(self) -> float | None:
+        """Followed among all that were asked: what is not decided counts as not followed."""
+        return self.followed / self.asked if self.asked else None
+
+
+class Gain(Record):
+    """Two modes compared over the wishes decided in both (or rule cases put in both)."""
+
+    before: PreferenceMode = Field(description="The mode compared with.")
+    after: PreferenceMode = Field(description="The mode.")
+    group: str = Field("all", description="Which wishes are counted.")
+    cells: Paired = Field(description="Wishes by verdict before and after; right is followed.")
+    interval: Interval | None = Field(None, description="Bootstrap over questions.")
+
+    @property
+    def difference(self) -> float | None:
+        """Share after minus share before; None where nothing was compared."""
+        return self.cells.difference
+
+
+class Flips(Record):
+    """Does the answer change with the wish? Questions with all wishes decided."""
+
+    mode: PreferenceMode = Field(description="How the questions were put.")
+    questions: int = Field(ge=0, description="Questions with a verdict under every wish.")
+    flipped: int = Field(ge=0, description="Those of which every wish was followed.")
+
+    @property
+    def rate(self) -> float | None:
+        """Share of the questions of which every wish was followed; None for no questions."""
+        return self.flipped / self.questions if self.questions else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Wilson's, of the rate."""
+        return wilson(self.flipped, self.questions)
+
+
+class Broken(Record):
+    """Rule cases in which the rule was broken."""
+
+    mode: PreferenceMode = Field(description="How they were put; `none`: without the wish.")
+    asked: int = Field(ge=0, description="Rule cases put.")
+    broken: int = Field(ge=0, description="Answers that break the rule.")
+    in_force: int = Field(ge=0, description="Cases in which the rule was found and in force.")
+
+    @property
+    def share(self) -> float | None:
+        """Share of the answers that break the rule; None for none."""
+        return self.broken / self.asked if self.asked else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Wilson's, of the share."""
+        return wilson(self.broken, self.asked)
+
+
+class JudgeChecks(Record):
+    """Whether the judge looks at the texts or at their places."""
+
+    verdicts: int = Field(ge=0, description="Answers judged in both orders.")
+    consistent: int = Field(ge=0, description="Same verdict in both orders.")
+    first_twice: int = Field(ge=0, description="Chose what stood first, both times.")
+    second_twice: int = Field(ge=0, description="Chose what stood second, both times.")
+    failed: int = Field(ge=0, description="Answers without a verdict of the judge.")
+
+    @property
+    def consistency(self) -> float | None:
+        """Share of the verdicts that did not change with the order; None for no verdicts."""
+        return self.consistent / self.verdicts if self.verdicts else None
+
+
+def follow(items: Iterable[PreferenceItem], group: str = "all") -> tuple[Follow, ...]:
+    """How often wishes were followed, for each mode that was asked."""
+    return tuple(_follow(mode, group, some) for mode, some in _by_mode(items, "wish").items())
+
+
+def groups(
+    items: Iterable[PreferenceItem], by: Grouping
+) -> Mapping[str, tuple[PreferenceItem, ...]]:
+    """The items of wishes by family, by `explicit` or `implicit`, or by `code` or `judge`."""
+    found: dict[str, list[PreferenceItem]] = defaultdict(list)
+    for item in items:
+        if item.part == "wish":
+            found[_group_of(item, by)].append(item)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def gain(
+    items: Iterable[PreferenceItem],
+    before: PreferenceMode,
+    after: PreferenceMode,
+    *,
+    group: str = "all",
+    seed: int = 0,
+) -> Gain:
+    """How much more often wishes are followed in one mode than in another, wish by wish."""
+    return _gain(items, "wish", before, after, lambda item: item.follows, group, seed)
+
+
+def rule_change(items: Iterable[PreferenceItem], after: PreferenceMode, *, seed: int = 0) -> Gain:
+    """How much more often rules are broken with the wishes than without; `right` is broken."""
+    return _gain(items, "rule", "none", after, lambda item: item.broken, "all", seed)
+
+
+def flips(items: Iterable[PreferenceItem]) -> tuple[Flips, ...]:
+    """For each mode, how many questions have every wish followed."""
+    found = []
+    for mode, some in _by_mode(items, "wish").items():
+        verdicts: dict[str, list[bool | None]] = defaultdict(list)
+        for item in some:
+            verdicts[item.question].append(item.follows)
+        whole = [each for each in verdicts.values() if len(each) > 1 and None not in each]
+        found.append(Flips(mode=mode, questions=len(whole), flipped=sum(map(all, whole))))
+    return tuple(found)
+
+
+def broken(items: Iterable[PreferenceItem]) -> tuple[Broken, ...]:
+    """For each mode, how many answers to rule cases break the rule."""
+    return tuple(
+        Broken(
+            mode=mode,
+            asked=len(some),
+            broken=sum(item.broken is True for item in some),
+            in_force=sum(item.rule_in_force is True for item in some),
+        )
+        for mode, some in _by_mode(items, "rule").items()
+    )
+
+
+def judge_checks(items: Iterable[PreferenceItem]) -> JudgeChecks:
+    """What the two orders say of the judge; an answer that counts for several wishes counts for
+    each."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        verdict = item.followed
+        if verdict is None or verdict.by == "code":
+            continue
+        if verdict.verdict == "failed":
+            counts["failed"] += 1
+            continue
+        firsts = [one.chose_first for one in verdict.asked]
+        same = "first_twice" if all(firsts) else "second_twice"
+        counts["verdicts"] += 1
+        counts["consistent" if len(set(firsts)) == 2 else same] += 1
+    names = ("verdicts", "consistent", "first_twice", "second_twice", "failed")
+    return JudgeChecks(**{name: counts[name] for name in names})
+
+
+def bootstrap(
+    clusters: Sequence[tuple[float, int]], *, seed: int = 0, draws: int = DRAWS
+) -> Interval | None:
+    """95 % percentile interval of a mean over clusters drawn whole, each a sum and a count.
+
+    None for no clusters. With one cluster, or with all alike, nothing varies and the ends are
+    equal: such an interval says nothing, and is None.
+    """
+    if len({total / count for total, count in clusters if count}) < 2:
+        return None
+    dice = random.Random(seed)
+    means = []
+    for _ in range(draws):
+        some = dice.choices(clusters, k=len(clusters))
+        means.append(math.fsum(one[0] for one in some) / sum(one[1] for one in some))
+    return Interval(low=quantile(means, 0.025), high=quantile(means, 0.975))
+
+
+def _gain(
+    items: Iterable[PreferenceItem],
+    part: Literal["wish", "rule"],
+    before: PreferenceMode,
+    after: PreferenceMode,
+    right: Callable[[PreferenceItem], bool | None],
+    group: str,
+    seed: int,
+) -> Gain:
+    modes = _by_mode(items, part)
+    first = {(one.question, one.number): right(one) for one in modes.get(before, ())}
+    cells: Counter[tuple[bool, bool]] = Counter()
+    clusters: dict[str, list[int]] = defaultdict(list)
+    for item in modes.get(after, ()):
+        was, now = first.get((item.question, item.number)), right(item)
+        if was is not None and now is not None:
+            cells[was, now] += 1
+            clusters[item.question].append(int(now) - int(was))
+    paired = Paired(
+        both_right=cells[True, True],
+        gained=cells[False, True],
+        lost=cells[True, False],
+        both_wrong=cells[False, False],
+    )
+    sums = [(float(sum(some)), len(some)) for some in clusters.values()]
+    interval = bootstrap(sums, seed=seed) or paired.interval
+    return Gain(before=before, after=after, group=group, cells=paired, interval=interval)
+
+
+def _follow(mode: PreferenceMode, group: str, items: Sequence[PreferenceItem]) -> Follow:
+    verdicts = Counter(item.followed.verdict if item.followed else "failed" for item in items)
+    return Follow(
+        mode=mode,
+        group=group,
+        asked=len(items),
+        followed=verdicts["wish"],
+        opposite=verdicts["opposite"],
+        turned=verdicts["neither"],
+        failed=verdicts["failed"],
+    )
+
+
+def _group_of(item: PreferenceItem, by: Grouping) -> str:
+    if by == "family":
+        return str(item.family)
+    if by == "explicit":
+        return "explicit" if item.explicit else "implicit"
+    return item.decided_by if by == "decided_by" else "all"
+
+
+def _by_mode(
+    items: Iterable[PreferenceItem], part: Literal["wish", "rule"]
+) -> dict[PreferenceMode, list[PreferenceItem]]:
+    found: dict[PreferenceMode, list[PreferenceItem]] = {}
+    for item in items:
+        if item.part == part:
+            found.setdefault(item.mode, []).append(item)
+    return {mode: found[mode] for mode in PREFERENCE_MODES if mode in found}
