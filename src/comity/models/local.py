@@ -5,39 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from comity.errors import MissingExtra, ModelError, ModelMissing, ModelNonsense, ModelTimeout
+from comity.errors import ModelNonsense, ModelTimeout
 from comity.models.chat import LOCAL_TIMEOUT
+from comity.models.local_logits import LocalSession
+from comity.models.local_server import LocalServer
 from comity.models.openai import Gathered, request_body
-from comity.records import Reply, Request, Usage
+from comity.records import Message, Reply, Request, Usage
 
 Chunk = Mapping[str, Any]
 Hand = Callable[[Chunk], bool]
 """Takes one chunk of an answer; returns True when nobody wants another."""
 
-# Tokens of a prompt that are read between two looks at whether the answer is still wanted:
-# some five seconds on two cores.
-_BATCH = 256
 # Tokens looked at for an answer of one token; letters are among the first dozen.
 _LIKELIEST = 50
-# Prompts of earlier conversations that are kept in memory, in MiB.
-_KEPT_PROMPTS = 512
 
 
 class LocalModel:
-    """The GGUF file at `path`; needs the extra `local`.
+    """The GGUF file at `path`; needs the extra `local`. A `LogitModel`.
 
-    The file is loaded at first use (some seconds), or by `load`. `context` is the tokens that
-    prompt and answer may have together, `parallel` how many requests are worked on at once;
-    further ones wait. `threads` is the processor threads, by default all cores; where other
-    programs keep the cores busy, one thread less than there are cores is often faster.
+    `adapter` is a LoRA adapter in GGUF form, as `export_adapter` writes one of a trained
+    adapter; the file at `path` stays as it is. They are loaded at first use (some seconds), or
+    by `load`. `context` is the tokens that prompt and answer may have together, `parallel` how
+    many requests are worked on at once; further ones wait. `threads` is the processor threads,
+    by default all cores; where other programs keep the cores busy, one thread less than there
+    are cores is often faster.
     `timeout` is the longest silence in seconds; a prompt being read is none.
 
     A prompt's beginning that was read before is not read again. That moves log-probabilities
@@ -47,14 +45,15 @@ class LocalModel:
     with a seed.
 
     With `choices`, each is scored by the log-probability of its whole text as the answer, and
-    the likeliest is the reply, whatever the temperature. Raises `ModelMissing` if there is no
-    such file.
+    the likeliest is the reply, whatever the temperature. Raises `ModelMissing` if a file is not
+    there.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        adapter: Path | None = None,
         name: str = "",
         context: int = 8192,
         parallel: int = 2,
@@ -62,31 +61,38 @@ class LocalModel:
         timeout: float = LOCAL_TIMEOUT,
         repeatable: bool = False,
     ) -> None:
-        if not path.is_file():
-            raise ModelMissing(f"no model file {path}; run: comity models pull")
-        self.name = name or f"local:{path.stem}"
-        self._path, self._context, self._timeout = path, context, timeout
-        self._parallel = 1 if repeatable else parallel
-        self._threads = threads or os.cpu_count() or 1
+        self.name = (name or f"local:{path.stem}") + (f"+{adapter.stem}" if adapter else "")
         self._repeatable = repeatable
-        self._lock = threading.Lock()
-        self._turns = threading.Semaphore(self._parallel)
-        self._server: Any = None
-        self._key = secrets.token_hex(16)
-        self._tokens = lru_cache(maxsize=4096)(self._ask_tokens)
+        self._server = LocalServer(
+            path,
+            adapter=adapter,
+            name=self.name,
+            context=context,
+            parallel=1 if repeatable else parallel,
+            threads=threads or os.cpu_count() or 1,
+            timeout=timeout,
+        )
+        self._counted = lru_cache(maxsize=4096)(self._count)
 
     def load(self) -> None:
         """Load the file now rather than at first use. Blocks for some seconds."""
-        self._loaded()
+        self._server.loaded()
 
     def close(self) -> None:
         """Let go of the model's memory; the next use loads it again."""
-        with self._lock:
-            self._server = None
+        self._server.close()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` by the model's own tokenizer; loads the model at first use."""
-        return self._tokens(text) if text else 0
+        return self._counted(text) if text else 0
+
+    def open_session(self, prompts: Sequence[tuple[Message, ...]]) -> LocalSession:
+        """The next tokens after several prompts; see `LogitModel.open_session`.
+
+        A session has the model for itself from its first `next` to `close`; other answers
+        wait. One with more prompts than `parallel` loads the model anew with as many places.
+        """
+        return LocalSession(self._server, prompts, reread=self._repeatable)
 
     async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
         """Give the answer piece by piece, then the `Reply`; see `ChatModel.stream`."""
@@ -148,27 +154,26 @@ class LocalModel:
         put: Callable[[Chunk | BaseException | None], bool],
         stopped: threading.Event,
     ) -> None:
-        while not self._turns.acquire(timeout=0.2):
-            if stopped.is_set():
-                return
+        if not self._server.take_turn(stopped):
+            return
         try:
             if not stopped.is_set():
-                work(self._loaded(), put)
+                work(self._server.loaded(), put)
             put(None)
         except BaseException as error:  # it belongs to whoever waits for the answer
             put(error)
         finally:
-            self._turns.release()
+            self._server.give_turn()
 
     async def _next(
         self, queue: asyncio.Queue[Chunk | BaseException | None]
     ) -> Chunk | BaseException | None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._server.timeout):
                 return await queue.get()
         except TimeoutError as error:
             raise ModelTimeout(
-                f"{self.name} was silent for {self._timeout:g} s; raise the timeout, "
+                f"{self.name} was silent for {self._server.timeout:g} s; raise the timeout, "
                 "shorten the prompt, or take a smaller model"
             ) from error
 
@@ -176,55 +181,10 @@ class LocalModel:
         error = chunk.get("error")
         if error is None:
             return chunk
-        said = error.get("message", error) if isinstance(error, Mapping) else error
-        raise ModelError(f"{self.name} (context of {self._context} tokens): {said}")
+        raise self._server.refusal(error)
 
-    def _loaded(self) -> Any:
-        with self._lock:
-            if self._server is None:
-                self._server = self._start()
-            return self._server
-
-    def _start(self) -> Any:
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise MissingExtra("a model on this machine", "local") from error
-        if not self._path.is_file():
-            raise ModelMissing(f"no model file {self._path}; run: comity models pull")
-        try:
-            return xllamacpp.Server(self._parameters(xllamacpp.CommonParams()))
-        except RuntimeError as error:
-            raise ModelError(
-                f"{self._path} cannot be loaded: it is no GGUF file, is damaged, or needs more "
-                "memory than is free; run: comity models pull"
-            ) from error
-
-    def _parameters(self, params: Any) -> Any:
-        params.model.path = str(self._path)
-        params.verbosity = -1  # not a line of llama.cpp's log on the user's terminal
-        params.n_ctx = self._context * self._parallel
-        params.n_parallel = self._parallel
-        params.n_batch = params.n_ubatch = _BATCH
-        params.cache_ram_mib = _KEPT_PROMPTS
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
-        # llama.cpp listens on a port of the loopback interface: shut to all without the key.
-        params.api_keys = [self._key]
-        params.ui = params.endpoint_slots = False
-        return params
-
-    def _ask_tokens(self, text: str) -> int:
-        import httpx
-
-        address = self._loaded().listening_address
-        with httpx.Client(trust_env=False, timeout=self._timeout) as client:
-            answer = client.post(
-                f"{address}/tokenize",
-                json={"content": text},
-                headers={"Authorization": f"Bearer {self._key}"},
-            )
-        answer.raise_for_status()
-        return len(answer.json()["tokens"])
+    def _count(self, text: str) -> int:
+        return len(self._server.tokens(text))
 
 
 def _run(server: Any, body: dict[str, Any], hand: Hand) -> None:

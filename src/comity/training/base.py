@@ -46,8 +46,8 @@ def load_base(name: str, *, dtype: str) -> Base:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SettingsError(f"unknown dtype {dtype!r}: {hint}known are {', '.join(DTYPES)}")
     source = base_source(name)
-    _check_extra()
-    model, tokenizer = _from_gguf(Path(source), dtype) if _is_gguf(source) else _load(source, dtype)
+    check_extra("training")
+    model, tokenizer = _from_gguf(Path(source), dtype) if is_gguf(source) else _load(source, dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
@@ -61,10 +61,10 @@ def base_source(name: str) -> str:
     Raises `ModelMissing` for a path without a model and for a local model not yet pulled.
     """
     kind, _, rest = name.partition(":")
-    if kind == "local" and not _is_gguf(rest):
+    if kind == "local" and not is_gguf(rest):
         return str(model_path(rest or DEFAULT_MODEL))
     path = Path(rest if kind in ("local", "hf") and rest else name).expanduser()
-    if _is_gguf(str(path)):
+    if is_gguf(str(path)):
         if not path.is_file():
             raise ModelMissing(f"no model file {path}")
         return str(path)
@@ -78,7 +78,8 @@ def base_source(name: str) -> str:
     return str(path)
 
 
-def _is_gguf(path: str) -> bool:
+def is_gguf(path: str) -> bool:
+    """Whether `path` is the name of a GGUF file."""
     return path.lower().endswith(".gguf")
 
 
@@ -90,10 +91,11 @@ def _checked_folder(path: Path) -> str:
     return str(path)
 
 
-def _check_extra() -> None:
+def check_extra(what: str) -> None:
+    """Raise `MissingExtra` for `what` if the packages of the extra `train` are not there."""
     # transformers reads GGUF files with the packages gguf and accelerate.
     if not all(map(find_spec, ("torch", "transformers", "accelerate", "gguf"))):
-        raise MissingExtra("training", "train")
+        raise MissingExtra(what, "train")
 
 
 def _from_gguf(path: Path, dtype: str) -> tuple[Any, Any]:
