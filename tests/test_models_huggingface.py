@@ -15,6 +15,7 @@ from comity.errors import ModelError, ModelMissing, ModelNonsense, SettingsError
 from comity.models.chat import ChatModel, complete, open_model
 from comity.models.huggingface import HuggingFaceModel
 from comity.models.logits import LogitModel
+from comity.models.steer import steered, weighted, without_system
 from comity.records import Message, Reply, Request
 from contracts.chat_model import GREETING, SCHEMA, ChatModelContract
 from tiny_model import tiny_adapter, tiny_model
@@ -243,6 +244,40 @@ def test_half_a_character_waits_for_its_rest(model: HuggingFaceModel) -> None:
 
 def test_it_tells_its_next_token(model: HuggingFaceModel) -> None:
     assert isinstance(model, LogitModel)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+async def test_steered_at_0_and_at_1_it_is_the_plain_and_the_prompted_model_to_the_token(
+    model: HuggingFaceModel, temperature: float
+) -> None:
+    request = Request(messages=QUESTION, max_tokens=30, temperature=temperature, seed=4)
+    for strength, same in ((0, without_system(request)), (1, request)):
+        steered_reply = await complete(steered(model, strength=strength), request)
+        own = await complete(model, same)
+        assert (steered_reply.text, steered_reply.usage) == (own.text, own.usage)
+
+
+@pytest.mark.parametrize(("weights", "alone"), [((1.0, 0.0), 0), ((0.0, 1.0), 1)])
+def test_two_prompts_side_by_side_do_not_disturb_one_another(
+    folder: Path, model: HuggingFaceModel, weights: tuple[float, float], alone: int
+) -> None:
+    prompts = (QUESTION, QUESTION[1:])
+    session = model.open_session(prompts)
+    tokens: list[int] = []
+    while len(tokens) < 40 and not (tokens and session.is_end(tokens[-1])):
+        if tokens:
+            session.push(tokens[-1])
+        tokens.append(int(weighted(session.next(), weights).ids[0]))
+    assert tokens == transformers_tokens(folder, prompts[alone], 40)
+
+
+async def test_steered_further_it_says_another_thing(model: HuggingFaceModel) -> None:
+    request = Request(messages=QUESTION, max_tokens=30)
+    texts = {
+        strength: (await complete(steered(model, strength=strength), request)).text
+        for strength in (0, 1, 3)
+    }
+    assert len(set(texts.values())) == 3
 
 
 def test_a_model_is_opened_by_the_name_of_its_folder(folder: Path, adapter: Path) -> None:

@@ -88,8 +88,8 @@ def open_model(
     `base_url` (by default `OPENAI_BASE_URL`, else OpenAI) with `api_key` (by default
     `OPENAI_API_KEY`). `scripted` is the fake of the tests and examples, which repeats the
     question. `hf:FOLDER` is a model in Hugging Face's form, `hf:FOLDER+ADAPTER` with the PEFT
-    adapter in another folder. `timeout` is the longest silence in seconds. Raises `SettingsError` for an
-    unknown name and `ModelMissing` for a local model that has not been pulled.
+    adapter in another folder. `timeout` is the longest silence in seconds. Raises
+    `SettingsError` for an unknown name and `ModelMissing` for a local model that is not there.
     """
     kind, _, rest = name.partition(":")
     if name.startswith("local+"):
