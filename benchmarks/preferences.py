@@ -1,0 +1,192 @@
+"""Preferences with the local model: meta-prompt, refinement, contrast and adapter side by side.
+
+`python -m benchmarks.preferences --runs FOLDER` puts the packaged preference exam to a model by
+`comity exam preferences`, under the sample rules, and publishes what came out. A stopped benchmark
+continues where it was, also with more modes. `--label FILE` writes 40 answers for a person to
+label instead of publishing; `--labels FILE` reads them back, and adds how far the verdicts agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.quality import memory_of
+from benchmarks.report import Measure, publish
+from comity.evaluation.preference_cases import read_questions
+from comity.evaluation.preference_labels import agreement, read_labels, to_label, write_labels
+from comity.evaluation.preference_runs import PreferenceItem, PreferenceMode, PreferenceRun
+from comity.evaluation.preference_score import (
+    Gain,
+    broken,
+    flips,
+    follow,
+    gain,
+    groups,
+    judge_checks,
+    rule_change,
+)
+from comity.evaluation.score import Interval
+from comity.samples import sample_folder
+
+SEED = 5
+_BETTER: tuple[PreferenceMode, ...] = ("meta_prompt", "refined", "contrast", "adapter")
+_GOALS = {
+    "meta_prompt.gain_points": "> 0 beyond its interval",
+    "rules_broken.change_points": "<= 0, or 0 within its interval",
+}
+
+
+def main() -> None:
+    """Run what is asked for, then publish `results/preferences.json` and the README's table."""
+    asked = _arguments()
+    run = PreferenceRun.read(asked.runs / "exam") if asked.only_publish else _run(asked)
+    items = tuple(run.latest().values())
+    if asked.label:
+        write_labels(asked.label, to_label(items, read_questions(), seed=SEED))
+        print(f"written: {asked.label}; fill in each label: wish, opposite or neither")
+        return
+    measures = list(measures_of(items, run))
+    if asked.labels:
+        measures += _agreement(items, asked.labels)
+    publish("preferences", measures)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps the run")
+    parser.add_argument("--model", default="local")
+    parser.add_argument("--judge", default="", help="by default the model itself")
+    parser.add_argument("--base-url", default="")
+    parser.add_argument("--modes", default="none,plain,meta_prompt,refined,contrast")
+    parser.add_argument("--adapter-model", default="", help="adds mode adapter")
+    parser.add_argument("--limit", type=int, help="questions, drawn; all by default")
+    parser.add_argument("--share", type=float, default=0.5, help="of them, refined and contrast")
+    parser.add_argument("--max-tokens", type=int, default=80, help="longest answer")
+    parser.add_argument("--only-publish", action="store_true", help="ask nothing more")
+    parser.add_argument("--label", type=Path, help="write answers to be labelled")
+    parser.add_argument("--labels", type=Path, help="read the labelled answers")
+    return parser.parse_args()
+
+
+def _run(asked: argparse.Namespace) -> PreferenceRun:
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    memory = asked.runs / "samples.db"
+    if not memory.exists():
+        memory_of((sample_folder(),), memory).close()
+    folder = asked.runs / "exam"
+    modes = asked.modes + (",adapter" if asked.adapter_model else "")
+    command = [sys.executable, "-m", "comity", "--memory", f"sqlite:///{memory}"]
+    command += ["exam", "preferences", "--out", str(folder), "--resume", "--modes", modes]
+    command += ["--seed", str(SEED), "--share", str(asked.share), "--timeout", "900"]
+    command += ["--model", asked.model, "--max-tokens", str(asked.max_tokens)]
+    given = {
+        "--judge": asked.judge,
+        "--base-url": asked.base_url,
+        "--adapter-model": asked.adapter_model,
+        "--limit": asked.limit,
+    }
+    command += [part for name, value in given.items() if value for part in (name, str(value))]
+    subprocess.run(command, check=True)
+    return PreferenceRun.read(folder)
+
+
+def measures_of(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[Measure]:
+    """Every measure of a run; what was not asked, or not decided, has none."""
+    sample = f"{run.plan.model}, judge {run.plan.judge}, seed {run.plan.seed}"
+    yield from _followed(items, sample)
+    yield from _flipped(items)
+    for mode in _BETTER:
+        for before, name in (("plain", "gain_points"), ("none", "gain_to_none_points")):
+            yield from _gained(f"{mode}.{name}", gain(items, _mode(before), mode), "wishes")
+        for by, some in groups(items, "decided_by").items():
+            yield from _gained(f"{mode}.gain_points_by_{by}", gain(some, "plain", mode), "wishes")
+    yield from _rules(items)
+    yield from _judge(items)
+
+
+def _mode(name: str) -> PreferenceMode:
+    return "plain" if name == "plain" else "none"
+
+
+def _followed(items: Sequence[PreferenceItem], sample: str) -> Iterator[Measure]:
+    for one in follow(items):
+        if one.share is not None and one.share_of_asked is not None:
+            yield _share(
+                f"{one.mode}.followed",
+                one.share,
+                f"{one.decided} decided of {one.asked} question-preference pairs, {one.turned} "
+                f"turned with the order, {one.failed} failed; {sample}{_within(one.interval)}",
+            )
+            counted = "what is not decided counts as not followed"
+            yield _share(f"{one.mode}.followed_of_asked", one.share_of_asked, counted)
+
+
+def _flipped(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
+    for one in flips(items):
+        if one.rate is not None:
+            told = f"{one.questions} questions with a verdict under every wish"
+            yield _share(f"{one.mode}.flip_rate", one.rate, told + _within(one.interval))
+
+
+def _gained(name: str, found: Gain, what: str) -> Iterator[Measure]:
+    if found.difference is not None:
+        cells = found.cells
+        more, less = ("gained", "lost") if what == "wishes" else ("newly broken", "no longer")
+        yield Measure(
+            measure=name,
+            value=round(100 * found.difference, 2),
+            unit="points",
+            goal=_GOALS.get(name, ""),
+            note=f"{found.after} minus {found.before}, {cells.questions} {what}: {cells.gained} "
+            f"{more}, {cells.lost} {less}, McNemar p {cells.p:.2g}{_within(found.interval)}",
+        )
+
+
+def _rules(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
+    for one in broken(items):
+        if one.share is not None:
+            told = f"{one.broken} of {one.asked} rule cases, the rule in force in {one.in_force}"
+            yield _share(f"{one.mode}.rules_broken", one.share, told + _within(one.interval))
+    for mode in _BETTER:
+        name = "rules_broken" if mode == "meta_prompt" else f"{mode}.rules_broken"
+        yield from _gained(f"{name}.change_points", rule_change(items, mode), "rule cases")
+
+
+def _judge(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
+    found = judge_checks(items)
+    if found.consistency is not None:
+        told = (
+            f"same verdict in both orders, of {found.verdicts} answers; what stood first twice: "
+            f"{found.first_twice}, second twice: {found.second_twice}, failed: {found.failed}"
+        )
+        yield _share("judge.consistency", found.consistency, told)
+
+
+def _agreement(items: Sequence[PreferenceItem], file: Path) -> Iterator[Measure]:
+    names = {"judge": "judge.agreement", "code": "code.agreement"}
+    for who, found in agreement(items, read_labels(file)).items():
+        if found.share is not None:
+            told = (
+                f"same as a person's label, of {found.decided} answers decided by both; "
+                f"{found.labelled - found.decided} labelled ones without a verdict, "
+                f"{found.neither} labelled neither"
+            )
+            yield _share(names[who], found.share, told + _within(found.interval))
+
+
+def _share(name: str, share: float, told: str) -> Measure:
+    return Measure(measure=name, value=round(share, 4), unit="share", note=told)
+
+
+def _within(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f"; 95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+
+
+if __name__ == "__main__":
+    main()
