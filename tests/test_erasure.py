@@ -28,6 +28,7 @@ from comity.errors import MemoryDamaged, NotFound
 from comity.memory.embed import HashEmbedder
 from comity.memory.sealed import (
     PERSONAL,
+    PERSONAL_OF_ATTEMPT,
     PERSONAL_OF_FINDING,
     UNCHAINED,
     joined,
@@ -43,6 +44,7 @@ from comity.records import (
     Decision,
     Finding,
     Message,
+    Rewritten,
     RuleRef,
     Scope,
     SuspectedPair,
@@ -178,7 +180,7 @@ def test_of_every_field_it_is_said_whether_it_is_personal() -> None:
     """A new field is put into `PERSONAL` or here, and into docs/privacy.md."""
     parts = {"findings", "attempts"}
     assert set(Decision.model_fields) == FIELDS_THAT_STAY | set(PERSONAL) | UNCHAINED | parts
-    assert set(Attempt.model_fields) == {"text", "findings"}
+    assert set(Attempt.model_fields) == {"findings", "liked"} | set(PERSONAL_OF_ATTEMPT)
     stays = {"rule", "version", "outcome", "by", "enforcement", "judge"}
     assert set(Finding.model_fields) == stays | set(PERSONAL_OF_FINDING)
     assert set(RuleRef.model_fields) == {"id", "version", "score", "reason", "winner"}
@@ -208,8 +210,16 @@ decisions = st.builds(
     answer=words,
     findings=st.lists(findings, max_size=3),
     attempts=st.lists(
-        st.builds(Attempt, text=words, findings=st.lists(findings, max_size=2)), max_size=2
+        st.builds(
+            Attempt,
+            text=words,
+            findings=st.lists(findings, max_size=2),
+            liked=st.none() | st.floats(0, 1),
+            critique=words,
+        ),
+        max_size=2,
     ),
+    rewritten=st.none() | st.builds(Rewritten, queries=st.lists(words, max_size=2)),
     model=words,
 )
 
@@ -220,7 +230,8 @@ def test_what_was_parted_is_joined_as_it_was(decision: Decision) -> None:
     record, texts = parted(data)
     assert Decision.model_validate(joined(record, texts)) == decision
     left = Decision.model_validate(joined(record, {}))
-    assert (left.question, left.answer, left.turns) == ("", "", ())
+    assert (left.question, left.answer, left.turns, left.rewritten) == ("", "", (), None)
+    assert not any(attempt.text or attempt.critique for attempt in left.attempts)
     assert parted(left.model_dump(mode="json", exclude_defaults=True))[0] == record
 
 
@@ -540,7 +551,7 @@ def test_an_admin_erases_what_a_user_said_over_http(gateway: tuple[str, Memory])
     assert post(url, memory, "admin", {"user": "lee"}, tenant="other").json()["decisions"] == []
     assert post(url, memory, "admin", {}).status_code == 422
     seen = post(url, memory, "admin", {"user": "lee", "preview": True}).json()
-    assert seen == {"decisions": [lee.id], "entries": []}
+    assert seen == {"decisions": [lee.id], "entries": [], "preferences": 0}
     assert memory.store.decision("default", lee.id).question == "I am lee."
     done = post(url, memory, "admin", {"user": "lee", "reason": "asked to"}).json()
     assert done["decisions"] == [lee.id]

@@ -180,8 +180,9 @@ class Scope(Record):
     tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules may be read.")
 
 
-FoundBy = Literal["question", "earlier", "heard"]
-"""What of a conversation found a rule: the last turns, those before, or what others said."""
+FoundBy = Literal["question", "rewritten", "earlier", "heard"]
+"""What found a rule: the last turns, these as a model rewrote them, earlier turns, or what others
+said."""
 
 
 class Hit(Record):
@@ -269,6 +270,23 @@ class Usage(Record):
     completion_tokens: int = Field(0, ge=0, description="Tokens written.")
 
 
+Rewriting = Literal["none", "rewrite", "decompose", "disambiguate"]
+"""How a question was rewritten for the search: not, in other words, in parts, or made plain."""
+
+
+class Rewritten(Record):
+    """What a model had searched besides a question."""
+
+    model_config = VERBATIM
+
+    kind: Rewriting = Field("none", description="How the question was rewritten.")
+    queries: tuple[str, ...] = Field((), description="What was searched besides the question.")
+    model: str = Field("", description="Name of the model.")
+    prompt: str = Field("", description="Language and hash of the prompt and its schema.")
+    failed: str = Field("", description="Why there is no query; empty where the model gave some.")
+    usage: Usage = Field(Usage(), description="Tokens read and written.")
+
+
 class Request(Record):
     """What a chat model is asked."""
 
@@ -321,6 +339,10 @@ class Attempt(Record):
 
     text: str = Field(description="The answer as the model wrote it.")
     findings: tuple[Finding, ...] = Field((), description="One for each rule that was checked.")
+    liked: float | None = Field(
+        None, description="Share of the votes against the first version, for the wishes (0 to 1)."
+    )
+    critique: str = Field("", description="The model's own, from which this version was written.")
 
 
 class Citation(Record):
@@ -346,7 +368,7 @@ class RuleRef(Record):
     id: str = Field(description="Id of the rule.")
     version: int = Field(ge=1, description="Its version.")
     score: float | None = Field(None, description="Search score.")
-    reason: str = Field("", description="Why it was overruled; of a hit: `earlier` or `heard`.")
+    reason: str = Field("", description="Why it was overruled; of a hit: what else found it.")
     winner: str = Field("", description="Id of the rule that it gave way to.")
 
 
@@ -385,6 +407,9 @@ class Decision(Record):
     heard: tuple[str, ...] = Field(
         (), description="What was searched of the assistant's turns and of tools' results."
     )
+    rewritten: Rewritten | None = Field(
+        None, description="What was searched besides the question, written by a model."
+    )
     hits: tuple[RuleRef, ...] = Field((), description="What search found.")
     kept: tuple[RuleRef, ...] = Field((), description="The ruling, in order of precedence.")
     overruled: tuple[RuleRef, ...] = Field((), description="What gave way, to which, and why.")
@@ -402,6 +427,7 @@ class Decision(Record):
     attempts: tuple[Attempt, ...] = Field(
         (), description="What the model wrote, where that is not what was released."
     )
+    refining_failed: str = Field("", description="Why refinement ended before its time.")
     withheld: bool = Field(False, description="Whether a rule kept the answer back.")
     disclosed: bool = Field(
         False, description="Whether text left before it was checked, and was found to break a rule."
@@ -414,6 +440,7 @@ class Decision(Record):
     preferences: tuple[Weighed, ...] = Field(
         (), description="Wishes of provider and user, and what became of each."
     )
+    inference_failed: str = Field("", description="Why no wish could be inferred.")
     opened: tuple[Part, ...] = Field(
         (), description="What had failed, and this tenant lets answers go without."
     )

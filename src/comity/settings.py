@@ -76,6 +76,18 @@ class Settings(Record):
         "strict", description="When text leaves: checked whole, by sentences, or afterwards."
     )
     rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
+    infer: Literal["never", "user_info", "conversation"] = Field(
+        "user_info", description="What implicit wishes of a user are inferred from, by the model."
+    )
+    rewrite: Literal["off", "on"] = Field(
+        "off", description="Search also what the model makes of the question; not in the gateway."
+    )
+    samples: int = Field(
+        1, ge=1, le=16, description="Answers of which the best is taken; not in the gateway."
+    )
+    refine_rounds: int = Field(
+        1, ge=0, le=8, description="How often as many are written anew from a critique of these."
+    )
     max_file_mb: float = Field(50.0, gt=0, description="Largest document that is read, in MB.")
 
 

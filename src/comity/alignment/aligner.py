@@ -18,7 +18,7 @@ from comity.alignment.conflict_watch import ConflictWatch
 from comity.alignment.conflicts import suspected
 from comity.alignment.enforce import (
     Ask,
-    Deny,
+    CheckText,
     Enforced,
     broken_off,
     denies,
@@ -27,54 +27,40 @@ from comity.alignment.enforce import (
     stopped,
 )
 from comity.alignment.miscited import MemoryBook
+from comity.alignment.options import Infer, Options
 from comity.alignment.precedence import rule_on
+from comity.alignment.refine import Refined, best_of, wish_of, with_versions
 from comity.alignment.release import Gate, Release
 from comity.errors import ModelNonsense
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel, complete
+from comity.preferences.infer import Inferred, infer_once
+from comity.preferences.meta_prompt import Framed, frame, preference_of, without_orders
 from comity.records import (
     VERBATIM,
-    WORLD,
     Answer,
     Decision,
     Finding,
     Message,
+    MetaPrompt,
+    Preference,
     Record,
     Reply,
     Request,
+    Rewritten,
     Ruling,
     Scope,
     SuspectedPair,
     Usage,
+    Weighed,
 )
+from comity.retrieval.rewrite import rewrite
 from comity.retrieval.search import Found, Reranker, search
 from comity.retrieval.turns import Asked, asked, overheard
 from comity.wording import prompt_language
 
-
-class Options(Record):
-    """How an aligner answers."""
-
-    place: str = Field(WORLD, description="Place of a question that names none.")
-    hits: int = Field(20, ge=1, description="How many rules search gives.")
-    relevance: float = Field(
-        0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
-    )
-    budget: int = Field(1000, ge=0, description="Tokens that the rules may take in the prompt.")
-    incomplete_note: bool = Field(True, description="Tell the model that rules may be missing.")
-    max_tokens: int = Field(512, ge=1, description="Longest answer, in tokens.")
-    temperature: float = Field(0.0, ge=0.0, description="0 is greedy.")
-    seed: int | None = Field(None, description="For sampling that can be repeated.")
-    release: Release = Field("strict", description="When text leaves (see `release`).")
-    rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
-    judge_timeout: float = Field(30.0, gt=0, description="Seconds that the judge may take.")
-    deny_unchecked: Deny = Field(
-        "failed", description="Under `block` rules, what is withheld unchecked (see `enforce`)."
-    )
-    judge_conflicts: bool = Field(
-        False, description="Gateway: have the judge compare rules that were in force together."
-    )
+__all__ = ["Aligner", "Case", "Infer", "Options", "Stopwatch", "as_conversation"]
 
 
 class Case(Record):
@@ -92,6 +78,10 @@ class Case(Record):
     suspected: tuple[SuspectedPair, ...] = Field(
         (), description="Kept rules that may contradict one another."
     )
+    meta: MetaPrompt = Field(MetaPrompt(), description="What provider and user want.")
+    weighed: tuple[Weighed, ...] = Field((), description="Each wish, and what became of it.")
+    inference_failed: str = Field("", description="Why no wish could be inferred.")
+    rewritten: Rewritten | None = Field(None, description="What was searched besides.")
 
     @property
     def asked(self) -> str:
@@ -133,14 +123,15 @@ class Aligner:
         self,
         question: str | Sequence[Message],
         scope: Scope = Scope(),  # noqa: B008 - frozen
+        meta: MetaPrompt = MetaPrompt(),  # noqa: B008 - frozen
     ) -> Answer:
         """The answer to a question or conversation, with its citations and decision record.
 
-        Raises `ModelError` when the model fails and `StoreError` when the memory or the record
+        `meta` says what provider and user want, as far as rules leave room for it. Raises `ModelError` when the model fails and `StoreError` when the memory or the record
         does: an answer without a record is never returned.
         """
         last: str | Answer = ""
-        async for piece in self._stream(question, scope, leaves=False):
+        async for piece in self._stream(question, scope, meta, leaves=False):
             last = piece
         if not isinstance(last, Answer):
             raise ModelNonsense(f"model {self.model.name!r} ended without an answer")
@@ -150,6 +141,7 @@ class Aligner:
         self,
         question: str | Sequence[Message],
         scope: Scope = Scope(),  # noqa: B008 - frozen
+        meta: MetaPrompt = MetaPrompt(),  # noqa: B008 - frozen
     ) -> AsyncIterator[str | Answer]:
         """The answer's text piece by piece, and as the last item the whole `Answer`.
 
@@ -158,15 +150,30 @@ class Aligner:
         `answer` releases nothing unrecorded. Of a stream that fails or is closed, what had left
         is recorded.
         """
-        async with aclosing(self._stream(question, scope, leaves=True)) as pieces:
+        async with aclosing(self._stream(question, scope, meta, leaves=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def _stream(
-        self, question: str | Sequence[Message], scope: Scope, *, leaves: bool
+        self, question: str | Sequence[Message], scope: Scope, meta: MetaPrompt, *, leaves: bool
     ) -> AsyncGenerator[str | Answer]:
         watch = Stopwatch()
-        case = await asyncio.to_thread(self.prepare, question, scope, watch)
+        inferred = await self.inferred(question, meta, watch)
+        rewritten = await self._rewritten(question, watch)
+        case = await asyncio.to_thread(
+            self.prepare,
+            question,
+            scope,
+            watch,
+            meta=meta,
+            inferred=inferred,
+            rewritten=rewritten,
+        )
+        if self.options.samples > 1:
+            answer = await self._best_of(case, watch)
+            yield answer.text
+            yield answer
+            return
         gate = self.gate(case)
         if leaves:
             await self.begin(case, gate)
@@ -193,17 +200,23 @@ class Aligner:
         given: Scope,
         watch: Stopwatch,
         results: Sequence[str] = (),
+        meta: MetaPrompt = MetaPrompt(),  # noqa: B008 - frozen
+        inferred: Inferred = Inferred(),  # noqa: B008 - frozen
+        rewritten: Rewritten | None = None,
     ) -> Case:
-        """All before the model: the scope, the search, the ruling and the prompt.
+        """All before the model: the scope, the search, the ruling, the wishes and the prompt.
 
         The last three user turns are searched as the question, and all turns before them, so
         that the rules of earlier turns stay in force (see `retrieval.turns`). The scope is read
         from the newest user turn that names a place, and from the newest that names an
-        audience. `results` are what tools gave: searched, and never read for the scope.
+        audience. `results` are what tools gave: searched, and never read for the scope. Nor is
+        what is said of the user in `meta`, or what a model has `rewritten`.
         """
         conversation = as_conversation(question)
         turns = _said_by(conversation, "user")
         searched = asked(turns, overheard(_said_by(conversation, "assistant"), results))
+        if rewritten:
+            searched = searched._replace(also=rewritten.queries)
         with watch("search"):
             scope = locate(self.memory, turns, given, default_place=self.options.place)
             found = search(
@@ -217,6 +230,7 @@ class Aligner:
             ruling = rule_on(found.candidates, self.memory.authorities)
             suspicions = suspected(self.memory, ruling.kept, scope.tenant)
         with watch("compose"):
+            framed = self._framed(conversation, scope, meta, inferred)
             prompt = compose(
                 ruling,
                 conversation,
@@ -227,6 +241,7 @@ class Aligner:
                 name_place=self.memory.gazetteer(scope.tenant).name,
                 may_be_incomplete=self.options.incomplete_note,
                 language=prompt_language(turns[-1]),
+                framed=framed,
             )
         return Case(
             conversation=conversation,
@@ -237,16 +252,100 @@ class Aligner:
             ruling=ruling,
             prompt=prompt,
             suspected=suspicions,
+            meta=meta,
+            weighed=framed.weighed if framed else (),
+            inference_failed=inferred.failed,
+            rewritten=rewritten,
         )
 
-    def gate(self, case: Case) -> Gate:
+    async def _rewritten(
+        self, question: str | Sequence[Message], watch: Stopwatch
+    ) -> Rewritten | None:
+        """What the model would search for besides; None where that is off.
+
+        Raises `ModelMissing`; other failures stand in what is returned.
+        """
+        if self.options.rewrite == "off":
+            return None
+        turns = _said_by(as_conversation(question), "user")
+        with watch("rewrite"):
+            return await rewrite(self.model, asked(turns).question)
+
+    async def inferred(
+        self, question: str | Sequence[Message], meta: MetaPrompt, watch: Stopwatch
+    ) -> Inferred:
+        """The wishes that follow from what is said of the user, or from their turns as well.
+
+        Asked of the model once for each new text. Raises `ModelMissing`.
+        """
+        told = [meta.user_info]
+        if self.options.infer == "conversation":
+            told += _said_by(as_conversation(question), "user")
+        said = "\n".join(filter(None, told))
+        if self.options.infer == "never" or not said:
+            return Inferred()
+        text, _ = without_orders(said)
+        with watch("infer"):
+            return await infer_once(self.model, text, self.memory.recent)
+
+    def _framed(
+        self,
+        conversation: Sequence[Message],
+        scope: Scope,
+        meta: MetaPrompt,
+        inferred: Inferred,
+    ) -> Framed | None:
+        """What provider and user want, weighed; None where only system turns say anything."""
+        stored = self._stored(scope, meta)
+        wanted = (meta.system_info, meta.user_info, meta.preferences, stored, inferred.preferences)
+        if not any(wanted):
+            return None
+        system = "\n\n".join(filter(None, (meta.system_info, *_said_by(conversation, "system"))))
+        from comity.preferences.kinds import Kinds  # TEMP
+
+        return frame(
+            meta.model_copy(update={"system_info": system}),
+            (*stored, *inferred.preferences),
+            understands=Kinds(self.memory.embedder),
+        )
+
+    def _stored(self, scope: Scope, meta: MetaPrompt) -> tuple[Preference, ...]:
+        """What the memory holds of the user's wishes for the time of the facts."""
+        if not meta.person:
+            return ()
+        at = scope.at or self.memory.clock()
+        rules = self.memory.store.preferences.in_force(scope.tenant, meta.person, at)
+        return tuple(map(preference_of, rules))
+
+    async def _best_of(self, case: Case, watch: Stopwatch) -> Answer:
+        """The best of several versions; nothing leaves before it is chosen, checked and recorded.
+
+        Wishes are judged by the judge, without one by the model itself; rules by the judge alone.
+        """
+        judge = self.judge or Judge(self.model, self.options.judge_timeout)
+        with watch("model"):
+            refined = await best_of(
+                self.model,
+                self._request(case.prompt.messages),
+                case.asked,
+                check=self._check(case),
+                wish=wish_of(case.weighed, case.meta),
+                judge=judge,
+                samples=self.options.samples,
+                rounds=self.options.refine_rounds,
+                deny=self.options.deny_unchecked,
+            )
+        gate = self.gate(case, "strict")
+        return await self.settle(case, refined.reply, gate, self._ask, watch, refined)
+
+    def gate(self, case: Case, release: Release | None = None) -> Gate:
         """What lets the answer's text go, as the options and the rules in force say."""
         checked = [
             rule
             for rule in to_check(case.ruling.kept)
             if can_check(rule, self.judge) or denies(rule, self.options.deny_unchecked)
         ]
-        return Gate(checked, self.options.release)
+        return Gate(checked, release or self.options.release)
 
     async def begin(self, case: Case, gate: Gate) -> None:
         """Note durably that text is about to leave before its record can be made.
@@ -262,15 +361,22 @@ class Aligner:
         await loop.run_in_executor(self.memory.recorders, self.note, decision)
 
     async def settle(
-        self, case: Case, reply: Reply, gate: Gate, ask: Ask, watch: Stopwatch
+        self,
+        case: Case,
+        reply: Reply,
+        gate: Gate,
+        ask: Ask,
+        watch: Stopwatch,
+        refined: Refined | None = None,
     ) -> Answer:
         """Check an answer, have it rewritten or withhold it, and record what was decided.
 
-        `ask` asks the model again. What has left through the gate stays as it is. Raises
-        `ModelError` where the model fails to rewrite, `StoreError` where the record fails.
+        `ask` asks the model again; `refined` is what the answer was chosen from. What has left
+        through the gate stays as it is. Raises `ModelError` where the model fails to rewrite,
+        `StoreError` where the record fails.
         """
         with watch("checks"):
-            enforced = await self._enforce(case, reply, gate, ask)
+            enforced = await self._enforce(case, reply, gate, ask, refined)
         decision = await beside(
             enforced.text, lambda: self._record(case, reply, enforced, gate, watch)
         )
@@ -351,18 +457,29 @@ class Aligner:
             seed=self.options.seed,
         )
 
-    async def _enforce(self, case: Case, reply: Reply, gate: Gate, ask: Ask) -> Enforced:
-        kept, language = case.ruling.kept, prompt_language(case.asked)
+    def _check(self, case: Case, refined: Refined | None = None) -> CheckText:
+        """Checks a version of the answer; what was checked while refining is not checked again."""
+        known = {one.text: one.findings for one in refined.attempts} if refined else {}
         book = MemoryBook(self.memory, case.scope.tenant)
 
         async def checked(text: str) -> tuple[Finding, ...]:
+            if text in known:
+                return known[text]
+            kept = case.ruling.kept
             return await check(case.asked, text, kept, case.prompt.rules, self.judge, book)
 
+        return checked
+
+    async def _enforce(
+        self, case: Case, reply: Reply, gate: Gate, ask: Ask, refined: Refined | None
+    ) -> Enforced:
+        kept, language = case.ruling.kept, prompt_language(case.asked)
+        checked = self._check(case, refined)
         if gate.stopped_by:
             return stopped(reply.text, gate.released, gate.stopped_by, kept, language)
         if gate.released:
             return disclosed(reply.text, await checked(reply.text))
-        return await enforce(
+        enforced = await enforce(
             reply.text,
             case.prompt.messages,
             kept,
@@ -372,6 +489,7 @@ class Aligner:
             language=language,
             deny=self.options.deny_unchecked,
         )
+        return with_versions(enforced, refined) if refined else enforced
 
     def _record(
         self, case: Case, reply: Reply, enforced: Enforced, gate: Gate, watch: Stopwatch
@@ -388,6 +506,7 @@ class Aligner:
             question=case.searched.question,
             turns=tuple(said) if len(said := _said_by(case.conversation, "user")) > 1 else (),
             heard=case.searched.heard,
+            rewritten=case.rewritten,
             hits=tuple(decisions.hit_refs(case.found.hits)),
             kept=tuple(decisions.refs(case.ruling.kept)),
             overruled=tuple(decisions.overruled_refs(case.ruling)),
@@ -401,13 +520,22 @@ class Aligner:
             unknown_marks=cited.unknown,
             findings=enforced.findings,
             attempts=enforced.attempts,
+            refining_failed=enforced.refining_failed,
             withheld=enforced.withheld,
             disclosed=enforced.disclosed,
             release=gate.release,
             opened=("checks",) if enforced.unchecked else (),
             opened_why=f"checks: {enforced.unchecked}" if enforced.unchecked else "",
             timings=watch.seconds,
-            usage=_sum(reply.usage, *(each.usage for each in enforced.replies)),
+            usage=_sum(
+                *([case.rewritten.usage] if case.rewritten else []),
+                reply.usage,
+                *(each.usage for each in enforced.replies),
+            ),
+            person=case.meta.person,
+            user_info=case.meta.user_info,
+            preferences=case.weighed,
+            inference_failed=case.inference_failed,
         )
 
 

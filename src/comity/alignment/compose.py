@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from comity.material import harmless
+from comity.preferences.meta_prompt import Framed, paragraphs
 from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
@@ -58,15 +59,17 @@ def compose(
     may_be_incomplete: bool = True,
     words: Mapping[str, Any] | None = None,
     by_document: bool = False,
+    framed: Framed | None = None,
 ) -> Prompt:
-    """Put the rules in force before a conversation.
+    """Put the rules in force before a conversation, then what provider and user want.
 
     `budget` bounds the tokens of the rules with their labels; `count_tokens` is the model's own
     counter. `language` is `zh` or `en`, `name_place(code, language)` the name of a place.
     `may_be_incomplete` adds OPO's note that the rules may not be all, and that the model's own
     knowledge may help. `words` replaces some of the prompt's words (exams ask for a letter). The
     rules stand in order of precedence, or, `by_document`, as one would read them: the document
-    of the most similar rule first, and the rules of a document in its own order.
+    of the most similar rule first, and the rules of a document in its own order. `framed` stands
+    in place of the conversation's system turns, which it must hold.
     """
     words = {**wording(language), **(words or {})}
     label = _labeller(words, name_place, language)
@@ -82,12 +85,13 @@ def compose(
     provider = [turn.content for turn in conversation if turn.role == "system"]
     # where none fits, the model's own knowledge must not stand in for rules that there are
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
-    stable = (words["instructions"], note, words["example"])
-    parts = [*(part.strip() for part in stable if part), head, *listed]
+    parts = [*_stable(words, note, framed, has_rules=bool(ruling.kept)), head, *listed]
     nearest = _nearest(rules, ranks) if words["nearest"] else []
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
-    if provider:
+    if framed:
+        parts += paragraphs(framed, language)
+    elif provider:
         parts += [words["provider"], *map(harmless, provider)]
     turns = [turn for turn in conversation if turn.role != "system"]
     return Prompt(
@@ -96,6 +100,21 @@ def compose(
         left_out=packed.left_out,
         rule_tokens=packed.tokens,
     )
+
+
+def _stable(
+    words: Mapping[str, Any], note: str, framed: Framed | None, *, has_rules: bool
+) -> list[str]:
+    """What a prompt begins with, whatever the question is.
+
+    Where no rule is in force, a person's wishes need no word about how to name rules.
+    """
+    personal = framed is not None and framed.is_personal
+    form = words["wished_form" if personal else "form"]
+    if personal and not has_rules:
+        return [words["no_rules_instructions"].format(form=form)]
+    stable = (words["instructions"].format(form=form), note, words["example"])
+    return [part.strip() for part in stable if part]
 
 
 def _by_document(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> tuple[Rule, ...]:
@@ -136,7 +155,7 @@ def pack(ruling: Ruling, hits: Sequence[Hit], budget: int, cost: Callable[[Rule]
     docs/design/retrieval.md.) What only earlier turns of a conversation brought comes last.
     """
     ranks = _relevance(ruling, hits)
-    late = next((rank for rank, hit in enumerate(hits) if hit.by != "question"), None)
+    late = next((rank for rank, hit in enumerate(hits) if hit.by in ("earlier", "heard")), None)
     costs = {rule.key: cost(rule) for rule in ruling.kept}
 
     def worth(rule: Rule) -> float:

@@ -234,7 +234,8 @@ def _refuse_erased(decision: Decision) -> None:
 
 def searched(decision: Decision) -> Asked:
     """What was searched for a decision: its conversation's turns, or its one question."""
-    return asked(decision.turns or (decision.question,), decision.heard)
+    also = decision.rewritten.queries if decision.rewritten else ()
+    return asked(decision.turns or (decision.question,), decision.heard)._replace(also=also)
 
 
 def hit_refs(hits: Iterable[Hit]) -> Iterator[RuleRef]:

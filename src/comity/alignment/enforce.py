@@ -1,14 +1,14 @@
 """What a breach leads to: the model rewrites its answer, or the answer is withheld.
 
-Rewriting is the test-time refinement of TPO (arXiv 2501.12895) with one sample: the findings go
-back to the model as a critique, at most so many times, and the best version is kept. An answer
-that breaks a rule with enforcement `block` is withheld, and what is said instead names the rule.
+Rewriting is the test-time refinement of TPO (arXiv 2501.12895) with one sample (`refine` has
+several, and wishes): the findings go back to the model as a critique, at most so many times, and
+the best version is kept. An answer that breaks a rule with enforcement `block` is withheld, and
+what is said instead names the rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import Literal, NamedTuple
 
 from comity.alignment.checks import to_check
@@ -44,6 +44,8 @@ class Enforced(NamedTuple):
     """What the model was asked for besides the first answer."""
     disclosed: bool = False
     """Whether a version left before it was found to break a rule."""
+    refining_failed: str = ""
+    """What failed while versions were compared and mended (see `refine`)."""
     unchecked: str = ""
     """What failed, where an answer is released though its check under a `block` rule has."""
 
@@ -72,7 +74,7 @@ async def enforce(
         reply = await ask((*messages, *_critique(attempts[-1], rules, language)))
         replies.append(reply)
         attempts.append(Attempt(text=reply.text, findings=await check(reply.text)))
-    best = min(attempts, key=partial(_breaches, deny=deny))
+    best = min(attempts, key=lambda attempt: breaches(attempt.findings, deny))
     blocked = violated(best.findings, "block")
     unsure = denied(best.findings, deny)
     released = best.text
@@ -153,6 +155,15 @@ def denied(findings: Iterable[Finding], deny: Deny) -> tuple[Finding, ...]:
     )
 
 
+def breaches(findings: Sequence[Finding], deny: Deny) -> tuple[int, int, int]:
+    """How bad a version is: `block` rules broken, those unchecked, and `revise` rules broken."""
+    return (
+        len(violated(findings, "block")),
+        len(denied(findings, deny)),
+        len(violated(findings, "revise")),
+    )
+
+
 def denies(rule: Rule, deny: Deny) -> bool:
     """Whether an answer waits for a rule even if nobody can check it."""
     return rule.enforcement == "block" and deny == "any"
@@ -174,14 +185,6 @@ def refusal(blocked: Sequence[Finding], rules: Iterable[Rule], language: str) ->
 
 def _can_be_mended(findings: Sequence[Finding]) -> bool:
     return bool(violated(findings, "revise")) and not violated(findings, "block")
-
-
-def _breaches(attempt: Attempt, deny: Deny) -> tuple[int, int, int]:
-    return (
-        len(violated(attempt.findings, "block")),
-        len(denied(attempt.findings, deny)),
-        len(violated(attempt.findings, "revise")),
-    )
 
 
 def _critique(attempt: Attempt, rules: Sequence[Rule], language: str) -> tuple[Message, ...]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from comity.cli.about_user import about_user_options, meta_of, say_wishes
 from comity.cli.asker import catch_up, given_scope, note_scope, note_strange_audience, scope_options
 from comity.cli.decisions import checks_told, remarks
 from comity.cli.output import note, plain, say, say_json, say_table, validity, waiting
+from comity.cli.search import note_rewritten
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
 
@@ -34,12 +36,13 @@ def _remember_note(context: click.Context, _: click.Parameter, value: bool | Non
 @click.command("ask")
 @click.argument("question", type=QUESTION)
 @scope_options
+@about_user_options
 @click.option("--compare", is_flag=True, help="Show the model's answer without rules as well.")
 @json_option
 @settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
 @settings_options("relevance", "budget", "max_tokens", "temperature", "seed")
 @settings_options("judge", "judge_timeout", "release", "rounds")
-@settings_options("deny_unchecked")
+@settings_options("deny_unchecked", "infer", "rewrite", "samples", "refine_rounds")
 @click.option(
     "--incomplete-note/--no-incomplete-note",
     default=None,
@@ -55,13 +58,18 @@ def ask_command(
     audience: tuple[str, ...],
     at: datetime | None,
     as_of: int | None,
+    system_info: str,
+    user_info: str,
+    prefer: tuple[str, ...],
+    user: str,
     compare: bool,
     as_json: bool,
 ) -> None:
     """Ask the model a question under the rules that apply, and show which it follows.
 
-    Where, who and when are taken from the options, else from the question itself. The answer
-    leaves a record: `comity decisions show` explains it.
+    Where, who and when are taken from the options, else from the question itself. What provider
+    and user want is followed as far as rules leave room for it. The answer leaves a record:
+    `comity decisions show` explains it.
     """
     import asyncio
 
@@ -74,13 +82,14 @@ def ask_command(
         model = session.open_model()
         catch_up(memory)
         note_strange_audience(memory, given)
+        meta = meta_of(memory, given.tenant, system_info, user_info, prefer, user)
         aligner = Aligner(memory, model, options, judge=session.open_judge(model))
         bare = None
         if compare:
             _head("Without rules", as_json)
             bare = asyncio.run(_shown(_without_rules(model, question, options), as_json))
             _head("With rules", as_json)
-        answer: Answer = asyncio.run(_shown(aligner.stream(question, given), as_json))
+        answer: Answer = asyncio.run(_shown(aligner.stream(question, given, meta), as_json))
         if as_json:
             say_json(_as_json(answer, bare))
         else:
@@ -161,6 +170,11 @@ def _say_basis(memory: Memory, question: str, given: Scope, answer: Answer) -> N
     else:
         note("no rule applies in this scope: the answer is the model's own")
     note_scope(memory, question, given, decision.scope)
+    say_wishes(decision)
+    if decision.rewritten:
+        note_rewritten(decision.rewritten)
+    if decision.refining_failed:
+        note(f"refinement ended early: {decision.refining_failed}")
     _note_gaps(answer)
     note(f"decision {decision.id}: comity decisions show {decision.id}")
 

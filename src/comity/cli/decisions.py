@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from comity.cli.about_user import say_wish_table
 from comity.cli.erase import erase_command
 from comity.cli.output import day, say, say_fields, say_json, say_table, validity
 from comity.cli.replay import paged, replay_command
@@ -110,7 +111,13 @@ def _say(memory: Memory, decision: Decision) -> None:
     if decision.left_out:
         _section("In force, but left out of the prompt for want of room")
         say_table(("rule",), [(_name(ref),) for ref in decision.left_out])
+    if decision.preferences:
+        _section("What provider and user want, as far as rules leave room")
+        say_wish_table(decision)
     _section(f"Found by search, of revision {decision.revision}")
+    if decision.rewritten:
+        for query in decision.rewritten.queries:
+            say(f"searched besides the question ({decision.rewritten.kind}): {query}")
     found = [(_name(ref), f"{ref.score or 0:.4f}") for ref in decision.hits[:_SHOWN_HITS]]
     say_table(("rule", "score"), found)
     if len(decision.hits) > _SHOWN_HITS:
@@ -120,7 +127,11 @@ def _say(memory: Memory, decision: Decision) -> None:
         say(line)
     for number, attempt in enumerate(decision.attempts, start=1):
         _section(f"Version {number}, as the model wrote it")
+        if attempt.critique:
+            say(f"after the critique: {attempt.critique}")
         say(told(decision, attempt.text))
+        if attempt.liked is not None:
+            say(f"share of the votes against version 1, for the wishes: {attempt.liked:.2f}")
         for line in _checks(attempt.findings):
             say(line)
     _section("Record")
@@ -151,9 +162,12 @@ def _in_brackets(text: str) -> str:
 def checks_told(decision: Decision) -> Iterator[str]:
     """What the checks found, besides what passed: for notes under an answer."""
     if decision.attempts and not decision.withheld and not decision.erased_at:
+        first = decision.attempts[0].findings
+        broke = any(f.outcome == "violated" and f.enforcement != "advise" for f in first)
+        why = "the first broke a rule" if broke else "the best of them"
         yield (
-            f"the answer is version {_released(decision)} of {len(decision.attempts)}: the first "
-            "broke a rule (comity decisions show has them all)"
+            f"the answer is version {_released(decision)} of {len(decision.attempts)}: {why} "
+            "(comity decisions show has them all)"
         )
     told = (
         ("violated", "still broken, though rewritten"),

@@ -13,7 +13,7 @@ from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import QUESTION, json_option
 
 if TYPE_CHECKING:
-    from comity.records import Hit, Rule
+    from comity.records import Hit, Rewritten, Rule
     from comity.retrieval.search import Found
 
 HIT_FIELDS = (
@@ -36,7 +36,7 @@ HIT_FIELDS = (
 @scope_options
 @click.option("-k", "count", type=click.IntRange(1), metavar="N", help="How many; as --hits.")
 @json_option
-@settings_options("memory", "tenant", "embedder", "hits")
+@settings_options("memory", "tenant", "embedder", "hits", "rewrite", "model", "base_url", "timeout")
 @pass_session
 def search_command(
     session: Session,
@@ -50,22 +50,45 @@ def search_command(
 ) -> None:
     """Find the rules that apply to a question, most similar first.
 
-    Where, who and when are taken from the options, else from the question itself.
+    Where, who and when are taken from the options, else from the question itself. With
+    --rewrite on, a model says what to search for besides.
     """
     from comity.memory.locate import locate
     from comity.retrieval.search import search
+    from comity.retrieval.turns import Asked
 
     given = given_scope(session, place, audience, at, as_of)
     with session.open_memory() as memory:
         catch_up(memory)
         note_strange_audience(memory, given)
         scope = locate(memory, question, given, default_place=session.settings.place)
-        found = search(memory, question, scope, k=count or session.settings.hits)
+        also = () if session.settings.rewrite == "off" else _rewritten(session, question)
+        searched = Asked(question, also=also)
+        found = search(memory, searched, scope, k=count or session.settings.hits)
         if as_json:
             say_json([hit_as_json(hit) for hit in found.hits])
         else:
             _say(found)
         note_scope(memory, question, given, scope)
+
+
+def _rewritten(session: Session, question: str) -> tuple[str, ...]:
+    """What the model has searched besides the question; said on stderr."""
+    import asyncio
+
+    from comity.retrieval.rewrite import rewrite
+
+    rewritten = asyncio.run(rewrite(session.open_model(), question))
+    note_rewritten(rewritten)
+    return rewritten.queries
+
+
+def note_rewritten(rewritten: Rewritten) -> None:
+    """Say what was searched besides a question, or why nothing was; on stderr."""
+    if rewritten.failed:
+        note(f"searched for the question alone: {rewritten.failed}")
+    elif rewritten.queries:
+        note(f"searched besides ({rewritten.kind}): {' · '.join(rewritten.queries)}")
 
 
 def hit_as_json(hit: Hit) -> dict[str, Any]:

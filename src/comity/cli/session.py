@@ -37,6 +37,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "deny_unchecked": ("WHICH", "Unchecked under block rules: withhold failed, any or never."),
     "release": ("MODE", "When text leaves: strict, window or observe."),
     "rounds": ("N", "How often an answer that breaks a rule is rewritten."),
+    "infer": ("FROM", "What implicit wishes are inferred from: never, user_info, conversation."),
+    "rewrite": ("off|on", "Search also what the model makes of the question; off by default."),
+    "samples": ("N", "Answers of which the best is taken; 1 is without refinement."),
+    "refine_rounds": ("N", "How often as many are written anew from a critique of these."),
     "max_file_mb": ("MB", "Largest document that is read."),
 }
 _C = TypeVar("_C", bound=Callable[..., Any])

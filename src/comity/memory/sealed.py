@@ -20,15 +20,20 @@ PERSONAL = (
     "question",
     "turns",
     "heard",
+    "rewritten",
     "answer",
     "prompt_sha256",
     "unknown_marks",
     "person",
     "user_info",
     "preferences",
+    "inference_failed",
     "opened_why",
+    "refining_failed",
 )
 """Fields of a decision that come from the user or the model. A hash of a short prompt is one."""
+PERSONAL_OF_ATTEMPT = ("text", "critique")
+"""Fields of an attempt that the model wrote."""
 PERSONAL_OF_FINDING = ("reason", "critique", "quotation")
 """Fields of a finding that quote the answer or tell of it."""
 UNCHAINED = {"hash", "salt", "erased_at"}
@@ -112,7 +117,9 @@ def _finding_parted(finding: dict[str, Any]) -> Parts:
 
 def _attempt_parted(attempt: dict[str, Any]) -> Parts:
     findings, texts = _each(attempt.get("findings", ()), _finding_parted)
-    return {"findings": findings}, {"text": attempt["text"], "findings": texts}
+    said = {name: attempt[name] for name in PERSONAL_OF_ATTEMPT if name in attempt}
+    left = {"liked": attempt["liked"]} if "liked" in attempt else {}
+    return left | {"findings": findings}, said | {"findings": texts}
 
 
 def joined(record: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,10 +130,10 @@ def joined(record: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any
     if "attempts" in record:
         attempts = record["attempts"]
         data["attempts"] = [
-            {
-                "text": told.get("text", ""),
-                "findings": _findings(attempt["findings"], told.get("findings")),
-            }
+            {"text": ""}
+            | attempt
+            | {name: told[name] for name in PERSONAL_OF_ATTEMPT if name in told}
+            | {"findings": _findings(attempt["findings"], told.get("findings"))}
             for attempt, told in zip(
                 attempts, texts.get("attempts", [{}] * len(attempts)), strict=True
             )

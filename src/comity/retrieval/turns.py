@@ -38,6 +38,8 @@ class Asked(NamedTuple):
     """What was the question at earlier turns, oldest first."""
     heard: tuple[str, ...] = ()
     """What else was said: searched by its words alone."""
+    also: tuple[str, ...] = ()
+    """The question as a model rewrote it: only adds to what the question finds."""
 
 
 class Late(NamedTuple):
