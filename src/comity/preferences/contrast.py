@@ -1,0 +1,21 @@
+"""What a user's wishes are contrasted with when answers are steered at the logits."""
+
+from __future__ import annotations
+
+from comity.models.steer import without_after
+from comity.records import Request
+from comity.wording import words_of
+
+_LANGUAGES = ("en", "zh")
+_HEADINGS = ("background", "stance", "wishes")
+
+
+def without_user(request: Request) -> Request:
+    """The request without the user's part of its meta-prompt; rules and provider stay.
+
+    For `comity.models.steer.steered`: the answer is then moved by what the user wants alone,
+    and no rule in force is made weaker or stronger. A request without such a part is as it was.
+    """
+    words = [words_of("meta", language, package="comity.preferences") for language in _LANGUAGES]
+    headings = [str(some[name]) for some in words for name in _HEADINGS]
+    return without_after(*headings)(request)
