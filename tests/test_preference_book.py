@@ -20,7 +20,6 @@ from comity.alignment.erasure import person_hash
 from comity.errors import MemoryDamaged, RuleError, StoreError
 from comity.memory.preference_book import (
     MOST_VERSIONS,
-    as_preference,
     next_version,
     stored_preference,
     withdrawn,
@@ -223,8 +222,6 @@ def test_a_preference_without_an_id_gets_one_from_its_kind_and_is_one_line() -> 
     assert first.text == "be brief"
     assert first.id.startswith("style-")
     assert first.id != second.id
-    told = as_preference(first)
-    assert (told.by, told.origin, told.kind, told.id) == ("user", "stored", "style", first.id)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from comity.cli.mcp import mcp_command
 from comity.cli.models import models_group
 from comity.cli.output import note
 from comity.cli.places import places_group
+from comity.cli.preferences import preferences_group
 from comity.cli.reference import reference_command
 from comity.cli.rules import rules_group
 from comity.cli.search import search_command
@@ -147,6 +148,7 @@ for _command in (
     train_group,
     index_group,
     places_group,
+    preferences_group,
     keys_group,
     serve_command,
     mcp_command,

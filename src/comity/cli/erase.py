@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -59,7 +60,8 @@ def erase_command(
 
     What a user or a model wrote is overwritten in every file of the memory and cannot be brought
     back. An entry in the chain of decisions says who erased what, when and why, and `comity
-    decisions verify` still holds.
+    decisions verify` still holds. A user's stored preferences are erased by `comity preferences
+    erase`.
     """
     from comity.alignment.erasure import chosen, erase
 
@@ -71,6 +73,7 @@ def erase_command(
         if found:
             _ask(memory, tenant, found, yes)
         done = erase(memory, tenant, found, by=session.settings.author, reason=reason)
+        _tell_what_is_left(memory, tenant, user)
     if as_json:
         say_json(done._asdict())
     else:
@@ -115,6 +118,16 @@ def _ask(memory: Memory, tenant: str, found: Sequence[str], yes: bool) -> None:
         raise NotErased(f"{what}, and there is no terminal to ask at: add --yes to do it")
     if not click.confirm(f"{what}. Do it?", err=True):
         raise NotErased("nothing was erased")
+
+
+def _tell_what_is_left(memory: Memory, tenant: str, user: str) -> None:
+    from comity.alignment.wishes import history_of
+
+    if user and history_of(memory, tenant, user):
+        note(
+            "what this user would like of answers is kept apart, and is still there: comity "
+            f"preferences erase --user {shlex.quote(user)}"
+        )
 
 
 def _say(done: Erased) -> None:

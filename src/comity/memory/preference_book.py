@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from comity.errors import NotFound, RuleError
 from comity.memory.versions import in_force, live
-from comity.records import Preference, PreferenceKind, Record, Rule, Time
+from comity.records import PreferenceKind, Record, Rule, Time
 
 AUTHORITY = "preference"
 MOST = 100
@@ -130,20 +130,6 @@ def stored_preference(
     return rule
 
 
-def as_preference(rule: Rule) -> Preference:
-    """A stored preference as a question's prompt takes it."""
-    return Preference.model_validate(
-        {
-            "text": rule.text,
-            "kind": rule.domain,
-            "by": "user",
-            "origin": "stored",
-            "id": rule.id,
-            "version": rule.version,
-        }
-    )
-
-
 def check_preference(rule: Rule) -> None:
     """Raises `RuleError` for a rule that cannot be kept as a person's preference."""
     if rule.authority != AUTHORITY:
@@ -224,6 +210,11 @@ def holding(versions: Sequence[Rule], at: datetime) -> list[Rule]:
     """Of all versions of a person's preferences, oldest first, those that hold at a moment."""
     found = (in_force(each, at) for each in by_id(versions).values())
     return [rule for rule in found if rule is not None]
+
+
+def standing(versions: Sequence[Rule], now: datetime) -> list[Rule]:
+    """Those that hold at a moment or will hold later, each with the versions that are due."""
+    return [rule for each in by_id(versions).values() for rule in live(each, now)]
 
 
 def by_id(versions: Sequence[Rule]) -> dict[str, list[Rule]]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from comity.alignment.erasure import Wanted, chosen, erase
+from comity.alignment.wishes import history_of
 from comity.records import OptionalTime, Record
 from comity.serving.asked import MOST, Asked, may
 from comity.serving.strict_route import StrictRoute
@@ -38,15 +39,19 @@ class Done(Record):
 
     decisions: tuple[str, ...] = Field(description="Ids, oldest first.")
     entries: tuple[str, ...] = Field((), description="Ids of the entries in the chain that say so.")
+    preferences: int = Field(
+        0, description="Versions of the user's preferences, which stay: see `/preferences/erase`."
+    )
 
 
 def erase_decisions(who: Eraser, _: AllIsRecorded, asked: Erasing) -> Done:
     """Erase the personal texts of decisions for good; their records stay, and the chain holds."""
     found = chosen(who.memory, who.tenant, asked)
+    left = len(history_of(who.memory, who.tenant, asked.user)) if asked.user else 0
     if asked.preview:
-        return Done(decisions=found)
+        return Done(decisions=found, preferences=left)
     done = erase(who.memory, who.tenant, found, by=who.key, reason=asked.reason)
-    return Done(decisions=done.decisions, entries=done.entries)
+    return Done(decisions=done.decisions, entries=done.entries, preferences=left)
 
 
 def erasure_router() -> APIRouter:
