@@ -146,6 +146,12 @@ class _Loaded:
         known = inspect.signature(self.model.forward).parameters
         return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """Texts that the tokenizer reads as marks of the template, as that of a turn's end."""
+        known = self.tokenizer.added_tokens_decoder.values()
+        return tuple(token.content for token in known if token.special and len(token.content) > 1)
+
     def ids(self, text: str) -> list[int]:
         with self.lock:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -167,7 +173,9 @@ class _Loaded:
                 f"{self.name} has no chat template: take a model tuned for chat, or put a "
                 "chat_template.jinja into its folder"
             )
-        turns = [message.model_dump() for message in messages]
+        turns = [
+            {"role": turn.role, "content": self._without_marks(turn.content)} for turn in messages
+        ]
         try:
             text = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
@@ -183,6 +191,12 @@ class _Loaded:
                 "shorten it, or lower the budget for rules"
             )
         return ids
+
+    def _without_marks(self, text: str) -> str:
+        """What somebody says ends no turn and begins none: a blank breaks the marks in it."""
+        for mark in self.marks:
+            text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+        return text
 
     def forward(self, ids: Sequence[int], cache: Any) -> tuple[NextTokens, Any]:
         """The candidates after `ids`, which follow what `cache` holds; and the cache."""
