@@ -37,13 +37,11 @@ def look_at_pairs(trainer: Any) -> Look:
 
 
 def _margins(trainer: Any, rows: Iterable[Mapping[str, list[int]]]) -> list[float]:
-    import torch
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     longest, training = trainer.args.max_length, model.training
     model.eval()
     try:
-        with torch.no_grad(), trainer.accelerator.autocast():
+        with trainer.accelerator.autocast():
             return [
                 log_likelihood(model, row["prompt_ids"], row["chosen_ids"], longest)
                 - log_likelihood(model, row["prompt_ids"], row["rejected_ids"], longest)
@@ -59,7 +57,8 @@ def log_likelihood(model: Any, prompt: list[int], answer: list[int], longest: in
 
     tokens = torch.tensor([(prompt + answer)[:longest]], device=model.device)
     answered = tokens[0, len(prompt) :]
-    # Only the places whose next token belongs to the answer: a vocabulary is wide.
-    logits = model(input_ids=tokens, logits_to_keep=len(answered) + 1).logits[0, :-1]
-    chosen = logits.float().log_softmax(-1).gather(-1, answered[:, None])
+    with torch.no_grad():
+        # Only the places whose next token belongs to the answer: a vocabulary is wide.
+        logits = model(input_ids=tokens, logits_to_keep=len(answered) + 1).logits[0, :-1]
+        chosen = logits.float().log_softmax(-1).gather(-1, answered[:, None])
     return float(chosen.sum())

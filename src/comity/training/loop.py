@@ -103,6 +103,7 @@ def arguments(recipe: Recipe, out: Path, *, held_out: bool) -> dict[str, Any]:
         "fp16": recipe.dtype == "float16",
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,
+        "ddp_find_unused_parameters": False,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "logging_steps": recipe.log_every,
@@ -225,7 +226,7 @@ def _counted(trainer: Any, run: Run, report: Report) -> Run:
 
 def _looked(trainer: Any, look: Callable[[Any], Look], lines: Path) -> Look:
     found = look(trainer)
-    told = {f"held_out_{name}": value for name, value in found.model_dump().items()}
+    told = {f"held_out_{name}": value for name, value in found.model_dump(exclude={"rows"}).items()}
     if trainer.accelerator.is_main_process:
         metrics.add_line(lines, trainer.state.global_step, told)
     return found

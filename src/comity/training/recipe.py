@@ -106,7 +106,7 @@ def load_recipe(
     value that cannot be used and a file that cannot be read.
     """
     given = {} if file is None else _from_file(kind, file)
-    sources = dict.fromkeys(given, str(file))
+    sources = {name: f"{file}: {name}" for name in given}
     for name, value in (options or {}).items():
         given[name], sources[name] = value, f"option --{name.replace('_', '-')}"
     try:
@@ -115,8 +115,7 @@ def load_recipe(
         problem = error.errors(include_url=False)[0]
         name = str(problem["loc"][0])
         raise TrainingError(
-            f"{sources.get(name, 'recipe')}: {name}: {problem['msg']} "
-            f"(given {str(problem['input'])[:60]!r})"
+            f"{sources.get(name, name)}: {problem['msg']} (given {str(problem['input'])[:60]!r})"
         ) from error
 
 
