@@ -17,11 +17,9 @@ from comity.evaluation.preference_cases import PreferenceQuestion, RuleCase
 from comity.evaluation.preference_runs import PreferenceMode
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel, complete
-from comity.models.steer import Prompt, steered, without_after
+from comity.models.steer import steered
+from comity.preferences.contrast import without_user
 from comity.records import VERBATIM, Decision, Message, MetaPrompt, Record, Reply, Request, Scope
-from comity.wording import words_of
-
-_HEADINGS = ("provider", "background", "stance", "wishes")
 
 
 class Put(Record):
@@ -149,11 +147,5 @@ def model_of(examinee: Examinee, mode: PreferenceMode) -> ChatModel:
             raise ExamError("mode adapter needs the model with the adapter: give --adapter-model")
         return examinee.adapter
     if mode == "contrast":
-        return steered(examinee.model, strength=examinee.strength, without=without_meta_prompt())
+        return steered(examinee.model, strength=examinee.strength, without=without_user)
     return examinee.model
-
-
-def without_meta_prompt() -> Prompt:
-    """Cuts the meta-prompt from an aligner's request; the rules stay."""
-    words = [words_of("meta", language, package="comity.preferences") for language in ("en", "zh")]
-    return without_after(*(str(some[name]) for some in words for name in _HEADINGS))

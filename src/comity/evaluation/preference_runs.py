@@ -26,7 +26,7 @@ PreferenceMode = Literal["none", "plain", "meta_prompt", "refined", "contrast", 
 
 `none`: with the provider's text alone. `plain`: the same words of provider and user, one after
 the other, as an ordinary system prompt. `meta_prompt`: by the aligner. `refined`: by the aligner,
-of several samples. `contrast`: by the aligner, the meta-prompt amplified at the logits.
+of several samples. `contrast`: by the aligner, the user's part amplified at the logits.
 `adapter`: by the aligner, with another (trained) model. Rule cases are always put by the aligner:
 in `none` without the wish.
 """
