@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import cast
@@ -295,16 +296,17 @@ async def test_choices_that_the_model_does_not_score_are_an_error() -> None:
 
 async def test_a_stream_that_is_left_stops_the_work() -> None:
     model = LetterModel()
-    request = ASKED.model_copy(update={"max_tokens": 3000})
+    request = ASKED.model_copy(update={"max_tokens": 3000})  # 6000 readings
     endless = mixed(model, [Part(0.5, as_it_is), Part(0.5, without_system)], plausible=1)
     model.ends = frozenset()
     stream = cast(AsyncGenerator[str | Reply], endless.stream(request))
     await anext(stream)
     await stream.aclose()
-    await asyncio.sleep(0.05)
-    before = model.read
-    await asyncio.sleep(0.1)
-    assert model.read == before < 6000
+    for thread in threading.enumerate():
+        if thread.name == endless.name:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+    assert model.read < 6000
 
 
 def test_a_short_list_of_candidates_is_enough() -> None:
