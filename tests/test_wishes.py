@@ -14,14 +14,14 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from comity import Memory, Rule
+from comity import Aligner, Memory, Rule
 from comity.alignment.erasure import person_hash
 from comity.alignment.wishes import Wish, erase_of, history_of, standing_of, state, withdraw
 from comity.cli.preferences import _KINDS
 from comity.errors import NotFound, RuleError
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
-from comity.records import Preference, PreferenceKind
+from comity.records import MetaPrompt, Preference, PreferenceKind
 from comity.serving.app import create_app
 from comity.serving.auth import Role, create_key
 from comity.serving.config import Gateway
@@ -99,11 +99,10 @@ def test_what_is_due_is_listed_and_what_is_withdrawn_is_not(ready: Memory, clock
 
 
 @pytest.fixture
-def comity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.chdir(tmp_path)
-    command = Command(tmp_path)
-    command.done("add", command.write("bylaws.md"))
-    return command
+def comity(tmp_path: Path) -> Command:
+    with Memory.open(f"sqlite:///{tmp_path}/rules.db", embedder=HashEmbedder()) as memory:
+        memory.add(LEASH)
+    return Command(tmp_path)
 
 
 def test_the_command_offers_the_kinds_that_there_are() -> None:
@@ -316,3 +315,41 @@ def test_what_users_say_in_questions_is_never_stored_as_a_preference(
     answered = httpx.post(f"{url}/v1/chat/completions", headers=headers, json=body)
     assert answered.status_code == 200
     assert history_of(memory, "default", "mia") == []
+
+
+def test_over_http_what_a_user_would_like_reaches_the_model_for_that_user_alone(
+    gateway: tuple[str, Memory], post: Post
+) -> None:
+    url, memory = gateway
+    post("", {"user": "zoe", "text": "always answer in rhymes", "kind": "style", "id": "rhymes"})
+    headers = {"authorization": f"Bearer {create_key(memory, 'default', 'client').secret}"}
+
+    def wishes(user: str) -> list[tuple[str, int, str]]:
+        body = {
+            "model": "bot",
+            "messages": [{"role": "user", "content": "Dogs in the park?"}],
+            "safety_identifier": user,
+        }
+        told = httpx.post(f"{url}/v1/chat/completions", headers=headers, json=body).json()["comity"]
+        held = [each["preference"] for each in told.get("preferences", [])]
+        return [(each["id"], each["version"], each["origin"]) for each in held]
+
+    assert wishes("zoe") == [("rhymes", 1, "stored")]
+    assert wishes("mia") == []
+    post("/withdraw", {"user": "zoe", "id": "rhymes"})
+    assert wishes("zoe") == []
+
+
+async def test_a_decision_names_the_stored_preference_and_its_version(ready: Memory) -> None:
+    state(ready, "default", "lee", Wish(text="answer in rhymes", kind="style", id="rhymes"))
+    model = ScriptedModel("On a leash.")
+    person = person_hash(ready, "default", "lee")
+    aligner = Aligner(ready, model)
+    answer = await aligner.answer("Dogs in the park?", meta=MetaPrompt(person=person))
+    [weighed] = answer.decision.preferences
+    assert (weighed.outcome, weighed.preference.id) == ("kept", "rhymes")
+    assert (weighed.preference.version, weighed.preference.origin) == (1, "stored")
+    assert "answer in rhymes" in str(model.requests[-1])
+    other = await aligner.answer("Dogs in the park?", meta=MetaPrompt(person="somebody else"))
+    assert other.decision.preferences == ()
+    assert "answer in rhymes" not in str(model.requests[-1])
