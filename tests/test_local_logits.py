@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from comity.errors import ModelError, ModelMissing, ModelTimeout, SettingsError
-from comity.models.chat import complete, open_model
+from comity.models.chat import ChatModel, complete, open_model
 from comity.models.local import LocalModel
 from comity.models.local_logits import LocalSession
 from comity.models.logits import LogitModel
@@ -23,6 +23,7 @@ from comity.records import Message, Request
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("xllamacpp", reason="needs the extra local")
 
+from contracts.chat_model import ChatModelContract
 from tiny_gguf import write_gguf
 from tiny_model import tiny_adapter, tiny_model
 
@@ -46,6 +47,12 @@ def model(file: Path) -> Iterator[LocalModel]:
     model = LocalModel(file, context=2048, threads=1, repeatable=True, timeout=20)
     yield model
     model.close()
+
+
+class TestTiny(ChatModelContract):
+    @pytest.fixture
+    def model(self, model: LocalModel) -> ChatModel:
+        return model
 
 
 def likeliest(session: LocalSession, steps: int, lead: int = 0) -> str:
@@ -249,10 +256,9 @@ async def test_an_adapter_changes_the_answer_and_stands_in_the_name(
     from comity.training.export import export_adapter
 
     adapter = export_adapter(tiny_adapter(folder, tmp_path / "peft"), tmp_path / "polite.gguf")
-    adapted = open_model(f"local:{file}+{adapter}")
+    assert open_model(f"local:{file}+{adapter}").name == "local:tiny+polite"
+    adapted = LocalModel(file, adapter=adapter, context=256, threads=1, repeatable=True)
     assert isinstance(adapted, LogitModel)
-    assert adapted.name == "local:tiny+polite"
-    assert isinstance(adapted, LocalModel)
     assert await plain(adapted, PLAIN) != await plain(model, PLAIN)
     adapted.close()
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from comity.models.chat import LOCAL_TIMEOUT
 from comity.models.local_logits import LocalSession
 from comity.models.local_server import LocalServer
 from comity.models.openai import Gathered, request_body
+from comity.models.threads import Stop, from_thread
 from comity.records import Message, Reply, Request, Usage
 
 Chunk = Mapping[str, Any]
@@ -102,9 +102,11 @@ class LocalModel:
             yield reply
             return
         gathered, body = Gathered(), self._body(request)
-        async for chunk in self._chunks(lambda server, hand: _run(server, body, hand)):
-            if piece := gathered.add(chunk):
-                yield piece
+        chunks = self._chunks(lambda server, hand: _run(server, body, hand))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if piece := gathered.add(chunk):
+                    yield piece
         yield gathered.reply(request, self.name, self.name)
 
     async def _choose(self, request: Request) -> Reply:
@@ -125,52 +127,32 @@ class LocalModel:
             "return_progress": True,
         }
 
-    async def _chunks(self, work: Callable[[Any, Hand], None]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, work: Callable[[Any, Hand], None]) -> AsyncGenerator[Chunk, None]:
         """The chunks that `work` hands over, from a thread that stops when nobody listens."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
-        stopped = threading.Event()
-
-        def put(item: Chunk | BaseException | None) -> bool:
-            # The loop may be closed between the look and the call.
-            with suppress(RuntimeError):
-                if not stopped.is_set():
-                    loop.call_soon_threadsafe(queue.put_nowait, item)
-            return stopped.is_set()
-
-        thread = threading.Thread(target=self._work, args=(work, put, stopped), name=self.name)
-        thread.start()
-        try:
-            while (item := await self._next(queue)) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield self._checked(item)
-        finally:
-            stopped.set()
+        handed: AsyncGenerator[Chunk, None] = from_thread(partial(self._work, work), self.name)
+        async with aclosing(handed):
+            while (chunk := await self._next(handed)) is not None:
+                yield self._checked(chunk)
 
     def _work(
-        self,
-        work: Callable[[Any, Hand], None],
-        put: Callable[[Chunk | BaseException | None], bool],
-        stopped: threading.Event,
+        self, work: Callable[[Any, Hand], None], put: Callable[[Chunk], None], stop: Stop
     ) -> None:
-        if not self._server.take_turn(stopped):
+        def hand(chunk: Chunk) -> bool:
+            put(chunk)
+            return stop.is_set()
+
+        if not self._server.take_turn(stop):
             return
         try:
-            if not stopped.is_set():
-                work(self._server.loaded(), put)
-            put(None)
-        except BaseException as error:  # it belongs to whoever waits for the answer
-            put(error)
+            if not stop.is_set():
+                work(self._server.loaded(), hand)
         finally:
             self._server.give_turn()
 
-    async def _next(
-        self, queue: asyncio.Queue[Chunk | BaseException | None]
-    ) -> Chunk | BaseException | None:
+    async def _next(self, handed: AsyncGenerator[Chunk, None]) -> Chunk | None:
         try:
             async with asyncio.timeout(self._server.timeout):
-                return await queue.get()
+                return await anext(handed, None)
         except TimeoutError as error:
             raise ModelTimeout(
                 f"{self.name} was silent for {self._server.timeout:g} s; raise the timeout, "

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from comity.errors import MissingExtra, ModelError, ModelMissing, ModelTimeout
 
@@ -18,6 +18,13 @@ _BATCH = 256
 # Prompts of earlier conversations that are kept in memory, in MiB.
 _KEPT_PROMPTS = 512
 _LOOK = 0.2  # seconds between two looks at whether somebody who waits still wants a turn
+
+
+class Unwanted(Protocol):
+    """Tells whoever waits that nobody wants the turn any more: an `Event`, or a `Stop`."""
+
+    def is_set(self) -> bool:
+        """Whether that is so."""
 
 
 class LocalServer:
@@ -61,7 +68,7 @@ class LocalServer:
         with self._lock:
             self._server = None
 
-    def take_turn(self, unwanted: threading.Event) -> bool:
+    def take_turn(self, unwanted: Unwanted) -> bool:
         """Wait for a turn; False, and no turn, once nobody wants it any more."""
         return self._wait(self._turns, unwanted, math.inf)
 
@@ -69,7 +76,7 @@ class LocalServer:
         """Give a turn back."""
         self._turns.release()
 
-    def take_all(self, unwanted: threading.Event, places: int) -> bool:
+    def take_all(self, unwanted: Unwanted, places: int) -> bool:
         """Wait for all turns, and have at least `places` places; False as in `take_turn`.
 
         Where there are fewer places the model is loaded anew with as many. Raises
@@ -135,7 +142,7 @@ class LocalServer:
     def _wait(
         self,
         lock: threading.Lock | threading.Semaphore,
-        unwanted: threading.Event,
+        unwanted: Unwanted,
         until: float,
     ) -> bool:
         while not lock.acquire(timeout=_LOOK):
