@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from comity.cli.output import note, progress_bar, say, say_fields, say_json
+from comity.cli.train_data import data_command
 from comity.cli.values import json_option
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 @click.group("train")
 def train_group() -> None:
     """Teach a model to follow preferences and rules: data, SFT and DPO (extra train)."""
+
+
+train_group.add_command(data_command)
 
 
 class RecipeCommand(click.Command):
