@@ -65,6 +65,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--adapter-model", default="", help="adds mode adapter")
     parser.add_argument("--limit", type=int, help="questions, drawn; all by default")
     parser.add_argument("--share", type=float, default=0.5, help="of them, refined and contrast")
+    parser.add_argument("--samples", type=int, default=3, help="of refined")
+    parser.add_argument("--refine-rounds", type=int, default=0, help="of refined")
     parser.add_argument("--max-tokens", type=int, default=80, help="longest answer")
     parser.add_argument("--only-publish", action="store_true", help="ask nothing more")
     parser.add_argument("--label", type=Path, help="write answers to be labelled")
@@ -83,6 +85,7 @@ def _run(asked: argparse.Namespace) -> PreferenceRun:
     command += ["exam", "preferences", "--out", str(folder), "--resume", "--modes", modes]
     command += ["--seed", str(SEED), "--share", str(asked.share), "--timeout", "900"]
     command += ["--model", asked.model, "--max-tokens", str(asked.max_tokens)]
+    command += ["--samples", str(asked.samples), "--refine-rounds", str(asked.refine_rounds)]
     given = {
         "--judge": asked.judge,
         "--base-url": asked.base_url,

@@ -79,7 +79,7 @@ class PreferenceModesType(click.ParamType["tuple[PreferenceMode, ...]"]):
 @click.option("--cases", type=_FILE, metavar="FILE", help="Questions instead of the packaged.")
 @click.option("--rule-cases", type=_FILE, metavar="FILE", help="Rule cases instead of those.")
 @click.option("--rules/--no-rules", default=True, show_default=True, help="Put rule cases too.")
-@click.option("--samples", type=click.IntRange(2), default=4, show_default=True, help="Of refined.")
+@click.option("--samples", type=click.IntRange(2), default=3, show_default=True, help="Of refined.")
 @click.option(
     "--strength", type=click.FloatRange(0), default=1.5, show_default=True, help="Of contrast."
 )
@@ -89,7 +89,7 @@ class PreferenceModesType(click.ParamType["tuple[PreferenceMode, ...]"]):
     "--parallel", type=click.IntRange(1), default=1, show_default=True, help="Answers at a time."
 )
 @settings_options("memory", "tenant", "embedder", "model", "base_url", "timeout")
-@settings_options("judge", "max_tokens", "seed")
+@settings_options("judge", "max_tokens", "seed", "infer", "refine_rounds")
 @pass_session
 def preferences_command(
     session: Session,
@@ -179,7 +179,7 @@ def _examinee(
         adapter=_opened(session, adapter) if adapter else None,
         samples=samples,
         strength=strength,
-        judge=judge,
+        judge=None if judge is model else judge,  # the model judges wishes itself then
     )
 
 

@@ -62,12 +62,12 @@ class Examinee(NamedTuple):
     options: Options
     adapter: ChatModel | None = None
     """The model of mode `adapter`."""
-    samples: int = 4
+    samples: int = 3
     """Answers that mode `refined` chooses from."""
     strength: float = 1.5
     """Of mode `contrast`; 1 changes nothing."""
     judge: ChatModel | None = None
-    """Scores the samples of mode `refined`."""
+    """Scores the samples of mode `refined`; None is the model itself."""
 
 
 async def put_wish(
