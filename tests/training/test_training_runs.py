@@ -201,7 +201,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(folder: Path, dpo: Path) -
     assert last_checkpoint(out) is not None
     with pytest.raises(TrainingError, match="--resume goes on from step"):
         train_dpo(folder / "data", out, dpo_recipe(folder))
-    resumed = train_dpo(folder / "data", out, dpo_recipe(folder), resume=True)
+    told: list[str] = []
+    recipe, report = dpo_recipe(folder), Report(told.append)
+    resumed = train_dpo(folder / "data", out, recipe, resume=True, report=report)
+    assert told in (["goes on from step 8"], ["goes on from step 16"])
     assert len(resumed.resumed) == 1
     assert weights(out) == weights(dpo)
     assert looks(out) == looks(dpo)
@@ -239,7 +242,10 @@ def test_a_finished_run_is_not_made_again_and_another_recipe_is_refused(
     folder: Path, dpo: Path
 ) -> None:
     record = read_run(dpo)
-    assert train_dpo(folder / "data", dpo, dpo_recipe(folder)) == record
+    told: list[str] = []
+    again = train_dpo(folder / "data", dpo, dpo_recipe(folder), report=Report(told.append))
+    assert again == record
+    assert told == [f"note: {dpo} holds this very run, and it has finished: nothing is done again"]
     with pytest.raises(TrainingError, match=r"another recipe: beta was 0\.1, is now 0\.5"):
         train_dpo(folder / "data", dpo, dpo_recipe(folder, beta=0.5), resume=True)
 
@@ -249,7 +255,9 @@ def test_an_adapter_that_no_run_made_can_be_gone_on_from(folder: Path, tmp_path:
     told: list[str] = []
     recipe = dpo_recipe(folder, adapter=str(adapter), max_steps=1, eval_every=1)
     run = train_dpo(folder / "data", tmp_path / "out", recipe, report=Report(told.append))
-    assert told == []
+    assert told == [
+        "a checkpoint every 8 steps; if cut off, the same command with --resume goes on"
+    ]
     assert run.before != run.after
     config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_bytes())
     assert (config["r"], set(config["target_modules"])) == (4, {"q_proj", "v_proj"})

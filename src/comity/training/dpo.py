@@ -24,6 +24,7 @@ from comity.training.loop import (
     building,
     check_extra,
     dataset,
+    finished_already,
     lora,
     quiet,
     read_data,
@@ -61,7 +62,7 @@ def train_dpo(
         adapter_sha256=_sha256(adapter) if adapter else "",
     )
     begun = begin(out, planned, resume=resume)
-    if begun.run.finished:
+    if finished_already(begun, out, report):
         return begun.run
     with quiet():
         base = load_base(recipe.base, dtype=recipe.dtype)

@@ -176,6 +176,7 @@ def train(
     row is left, memory does not suffice, or the losses become no numbers.
     """
     writes = trainer.accelerator.is_main_process
+    report.tell(_outlook(begun))
     lines, run = out / METRICS_FILE, _counted(trainer, begun.run, report)
     # Every process has read the folder before the first one writes into it.
     trainer.accelerator.wait_for_everyone()
@@ -200,6 +201,21 @@ def train(
         write(out, run)
     trainer.accelerator.wait_for_everyone()
     return run
+
+
+def finished_already(begun: Begun, out: Path, report: Report) -> bool:
+    """Whether the folder holds this very run at its end; tells so."""
+    if begun.run.finished is None:
+        return False
+    report.tell(f"note: {out} holds this very run, and it has finished: nothing is done again")
+    return True
+
+
+def _outlook(begun: Begun) -> str:
+    if begun.checkpoint:
+        return f"goes on from step {_step(begun)}"
+    every = begun.run.recipe["save_every"]
+    return f"a checkpoint every {every} steps; if cut off, the same command with --resume goes on"
 
 
 def _base(run: Run) -> str:

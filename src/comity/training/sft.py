@@ -18,6 +18,7 @@ from comity.training.loop import (
     building,
     check_extra,
     dataset,
+    finished_already,
     lora,
     quiet,
     read_data,
@@ -46,7 +47,7 @@ def train_sft(
     report = report or Report()
     read = read_data(data, "sft", Conversation, report)
     begun = begin(out, new_run("sft", recipe, read.train_file, read.held_out_file), resume=resume)
-    if begun.run.finished:
+    if finished_already(begun, out, report):
         return begun.run
     with quiet():
         base = load_base(recipe.base, dtype=recipe.dtype)
