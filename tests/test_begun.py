@@ -15,7 +15,7 @@ from comity.errors import ModelError, StoreError
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Decision, Reply, Request
 from comity.serving.completions import Completions
-from comity.serving.upstream import Counter
+from comity.serving.upstream import BackendModel
 from comity.serving.wire import read_chat
 from conftest import Clock
 
@@ -102,7 +102,7 @@ class CutCall:
 async def test_a_call_of_a_tool_that_left_alone_is_on_record(memory: Memory, clock: Clock) -> None:
     memory.add(RULE)
     backend = CutCall()
-    aligner = Aligner(memory, Counter(backend))
+    aligner = Aligner(memory, BackendModel(backend, "any"))
     asked = {"model": "m", "messages": [{"role": "user", "content": "May dogs run?"}]}
     chat = read_chat(json.dumps(asked | {"stream": True}).encode(), {}, "default")
     chunks = Completions(aligner, backend, lambda _: None).chunks(chat)

@@ -178,7 +178,10 @@ def test_what_never_changes_stands_before_the_rules_of_the_question(language: st
         for rule in (one("a"), one("b", 40, title="Dog Act"))
     ]
     words = wording(language)
-    stable = [str(words[name]).strip() for name in ("instructions", "incomplete", "example")]
+    stable = [
+        str(words[name]).format(form=words["form"]).strip()
+        for name in ("instructions", "incomplete", "example")
+    ]
     assert all(prompt.startswith("\n\n".join(stable)) for prompt in prompts[:2])
     assert all(prompt.startswith(f"{stable[0]}\n\n{stable[2]}") for prompt in prompts[2:])
     assert not any(stable[1] in prompt for prompt in prompts[2:])

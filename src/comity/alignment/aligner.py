@@ -36,6 +36,7 @@ from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel, complete
 from comity.preferences.infer import Inferred, infer_once
+from comity.preferences.kinds import Kinds
 from comity.preferences.meta_prompt import Framed, frame, preference_of, without_orders
 from comity.records import (
     VERBATIM,
@@ -127,7 +128,8 @@ class Aligner:
     ) -> Answer:
         """The answer to a question or conversation, with its citations and decision record.
 
-        `meta` says what provider and user want, as far as rules leave room for it. Raises `ModelError` when the model fails and `StoreError` when the memory or the record
+        `meta` says what provider and user want, and is followed as far as rules leave room.
+        Raises `ModelError` when the model fails and `StoreError` when the memory or the record
         does: an answer without a record is never returned.
         """
         last: str | Answer = ""
@@ -301,8 +303,6 @@ class Aligner:
         if not any(wanted):
             return None
         system = "\n\n".join(filter(None, (meta.system_info, *_said_by(conversation, "system"))))
-        from comity.preferences.kinds import Kinds  # TEMP
-
         return frame(
             meta.model_copy(update={"system_info": system}),
             (*stored, *inferred.preferences),

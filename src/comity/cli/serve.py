@@ -79,6 +79,8 @@ def _worker(session: Session, gateway: Path | None) -> Worker:
     from comity.serving.worker import Worker, gateway_of
 
     settings = session.settings
+    if settings.rewrite == "on" or settings.samples > 1:
+        note("rewrite and samples are for comity ask and the library: the gateway does neither")
     config = read_gateway(gateway) if gateway is not None else gateway_of(settings)
     own = "" if gateway is not None or config.upstreams else settings.model
     return Worker(settings=settings, gateway=config, options=options_of(settings), model=own)

@@ -1,4 +1,4 @@
-"""What was searched lately: vectors of questions, and the rows that were found for them.
+"""What was asked lately: vectors of questions, rows found for them, wishes read between lines.
 
 A conversation is sent whole with every request. What its earlier turns need was worked out when
 they were asked, and is kept here, in this process, for the next request. Nothing is kept of the
@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comity.memory.scope import ScopeMask
+from comity.records import Preference
 
 _VECTORS = 2_048  # of 1.5 kB each with the default embedder
 _RANKINGS = 8_192
+_INFERRED = 2_048
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -69,9 +71,13 @@ class RankingKey(NamedTuple):
 
 
 class Recent:
-    """Vectors and rankings of the last questions to one memory, under one embedder."""
+    """Vectors and rankings of the last questions to one memory, under one embedder.
+
+    Beside them what models inferred from what users said of themselves.
+    """
 
     def __init__(self, vectors: int = _VECTORS, rankings: int = _RANKINGS) -> None:
+        self.inferred: Lately[bytes, tuple[Preference, ...]] = Lately(_INFERRED)
         self._vectors: Lately[bytes, NDArray[np.float32]] = Lately(vectors)
         self._rankings: Lately[RankingKey, tuple[Row, ...]] = Lately(rankings)
 
@@ -96,6 +102,7 @@ class Recent:
         """Keep nothing of any question."""
         self._vectors.clear()
         self._rankings.clear()
+        self.inferred.clear()
 
 
 def digest(text: str) -> bytes:

@@ -8,7 +8,7 @@ the question. The words and headings are our own choice; those of MetaAlign were
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from comity.material import as_material, harmless
 from comity.preferences.orders import gives_orders
 from comity.preferences.priority import PriorityMatrix, Understands, weigh
 from comity.preferences.statements import background, sentences, stated
-from comity.records import VERBATIM, MetaPrompt, Preference, Record, Weighed
+from comity.records import VERBATIM, MetaPrompt, Preference, PreferenceKind, Record, Rule, Weighed
 from comity.wording import words_of
 
 
@@ -36,6 +36,11 @@ class Framed(Record):
     def wishes(self) -> tuple[Preference, ...]:
         """The user's wishes that are kept."""
         return tuple(one.preference for one in self.weighed if _kept(one, "user"))
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether anything in it is of the user."""
+        return bool(self.background or self.wishes)
 
     @property
     def takes_sides(self) -> bool:
@@ -64,7 +69,7 @@ def frame(
     weighed = weigh(
         (*provider, *stored, *meta.preferences, *user), matrix=matrix, understands=understands
     )
-    told, refused = _told(background(meta.user_info))
+    told, refused = without_orders(background(meta.user_info))
     system = _without(meta.system_info, weighed)
     said = {one.text for one in provider}
     return Framed(
@@ -79,8 +84,8 @@ def frame(
     )
 
 
-def _told(text: str) -> tuple[str, tuple[Weighed, ...]]:
-    """What a user tells of themselves, without the sentences that give orders, and these."""
+def without_orders(text: str) -> tuple[str, tuple[Weighed, ...]]:
+    """A user's text without the sentences that give orders, and what became of these."""
     kept: list[str] = []
     refused: list[Weighed] = []
     for sentence in sentences(text):
@@ -104,25 +109,45 @@ def _kept(one: Weighed, by: str) -> bool:
     return one.preference.by == by and one.outcome == "kept"
 
 
+def preference_of(rule: Rule) -> Preference:
+    """A wish as the memory keeps it: a rule of authority `preference`, its kind in `domain`."""
+    kind = rule.domain if rule.domain in get_args(PreferenceKind) else ""
+    return Preference.model_validate(
+        {"text": rule.text, "kind": kind, "origin": "stored", "id": rule.id}
+        | {"version": rule.version}
+    )
+
+
+def as_wishes(text: str) -> tuple[Preference, ...]:
+    """The user's wishes of a text that has one on each line; `KIND: …` says what one is about."""
+    wishes = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        kind, _, rest = line.partition(":")
+        named = kind.strip().casefold() in get_args(PreferenceKind) and bool(rest.strip())
+        told = {"kind": kind.strip().casefold(), "text": rest} if named else {"text": line}
+        wishes.append(Preference.model_validate(told))
+    return tuple(wishes)
+
+
 def render(meta: MetaPrompt, language: str) -> str:
     """System info, user info and wishes as they stand in a prompt; empty for an empty one.
 
     `language` is `zh` or `en`: that of the headings.
     """
-    return "\n\n".join(parts(frame(meta), language))
+    return "\n\n".join(paragraphs(frame(meta), language))
 
 
-def parts(framed: Framed, language: str) -> list[str]:
+def paragraphs(framed: Framed, language: str) -> list[str]:
     """The paragraphs of a framed meta-prompt: the provider's, then the user's."""
     words = words_of("meta", language, package="comity.preferences")
-    paragraphs = _of_provider(framed, words)
+    parts = _of_provider(framed, words)
     if framed.background:
-        paragraphs.append(f"{words['background']}\n{as_material(framed.background)}")
+        parts.append(f"{words['background']}\n{as_material(framed.background)}")
     if framed.takes_sides:
-        paragraphs.append(words["stance"])
+        parts.append(words["stance"])
     if framed.wishes:
-        paragraphs.append("\n".join((words["wishes"], *_listed(framed.wishes, words))))
-    return paragraphs
+        parts.append("\n".join((words["wishes"], *_listed(framed.wishes, words))))
+    return parts
 
 
 def _of_provider(framed: Framed, words: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ from comity.serving.intake import Intake, unless_gone
 from comity.serving.ledger import Ledger
 from comity.serving.limits import Limits
 from comity.serving.openapi import describe
+from comity.serving.preferences_api import preferences_router
 from comity.serving.pressure import Pressure
 from comity.serving.probes import Readiness, healthy
 from comity.serving.refusals import tell_errors, told
@@ -43,7 +44,7 @@ from comity.serving.telemetry import CONTENT_TYPE, Telemetry
 from comity.serving.turns import Turn, Turns, read_body
 from comity.serving.upstream import (
     Backend,
-    Counter,
+    BackendModel,
     HttpBackend,
     ModelBackend,
     Upstream,
@@ -113,6 +114,7 @@ def create_app(
     app.include_router(rules_router())
     app.include_router(erasure_router())
     app.include_router(conflicts_router())
+    app.include_router(preferences_router())
     tell_errors(app)
     describe(app)
     app.add_middleware(Direct, handlers=answered)
@@ -233,7 +235,9 @@ class _Served:
             )
         backend = self._backend(upstream)
         options = self._config.options(chat.given.tenant, self._options)
-        aligner = self.failing.aligner(chat, Counter(backend), options, self._judge, self.conflicts)
+        aligner = self.failing.aligner(
+            chat, BackendModel(backend, chat.model), options, self._judge, self.conflicts
+        )
         return Completions(aligner, backend, decided)
 
     def _backend(self, upstream: Upstream | ChatModel) -> Backend:

@@ -19,7 +19,7 @@ from comity.alignment.checks import beside
 from comity.alignment.release import Gate
 from comity.errors import ModelGarbled
 from comity.records import Answer, Decision, Message, Reply, Usage
-from comity.serving.upstream import Backend
+from comity.serving.upstream import Backend, usage_of
 from comity.serving.wire import Body, Chat, Refused, spoken, with_rules, without_ours
 
 Choice = dict[str, Any]
@@ -47,7 +47,7 @@ class Completions:
         choices = told.get("choices")
         if not isinstance(choices, list) or not choices:
             raise ModelGarbled("the model's endpoint sent an answer without choices")
-        used = [_usage(told.get("usage")), *(Usage() for _ in choices[1:])]  # one call, told once
+        used = [usage_of(told.get("usage")), *(Usage() for _ in choices[1:])]  # one call, told once
         settled = [
             await self._settled(case, sent, choice, usage, watch)
             for choice, usage in zip(choices, used, strict=True)
@@ -84,7 +84,7 @@ class Completions:
                             yield released
                         if streamed.all_stopped:
                             break
-            usage = _usage(streamed.usage)  # of the call: the first choice tells it
+            usage = usage_of(streamed.usage)  # of the call: the first choice tells it
             for index, choice in sorted(streamed.choices.items()):
                 for part in choice.close():
                     yield streamed.chunk(index, {"content": part})
@@ -115,8 +115,15 @@ class Completions:
         return self._aligner.model.count_tokens(text)
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
+        inferred = await self._aligner.inferred(chat.conversation, chat.meta, watch)
         case = await asyncio.to_thread(
-            self._aligner.prepare, chat.conversation, chat.given, watch, chat.results
+            self._aligner.prepare,
+            chat.conversation,
+            chat.given,
+            watch,
+            chat.results,
+            chat.meta,
+            inferred,
         )
         sent = without_ours(chat.body)
         if not case.prompt.messages:  # the memory has failed, and the tenant goes on without
@@ -179,7 +186,7 @@ class Completions:
             except (KeyError, IndexError, TypeError, AttributeError) as error:
                 raise ModelGarbled("the model's endpoint sent no message") from error
             versions[text] = message
-            return Reply(text=text, model=str(sent["model"]), usage=_usage(told.get("usage")))
+            return Reply(text=text, model=str(sent["model"]), usage=usage_of(told.get("usage")))
 
         return ask
 
@@ -332,7 +339,16 @@ def ours(answer: Answer) -> Body:
         "disclosed": decision.disclosed,
         "citations": [c.model_dump(mode="json") for c in answer.citations],
         "findings": [f.model_dump(mode="json", exclude=quoting) for f in decision.findings],
+        **_wishes(decision),
     }
+
+
+def _wishes(decision: Decision) -> Body:
+    """What became of the wishes of provider and user, and what was inferred from which words."""
+    if not decision.preferences:
+        return {}
+    told = [one.model_dump(mode="json", exclude_defaults=True) for one in decision.preferences]
+    return {"preferences": told}
 
 
 def refused(answer: Answer) -> Refused:
@@ -358,16 +374,6 @@ def refused(answer: Answer) -> Refused:
         param=rules[0],
         code="content_filter",
         more={"comity": ours(answer)},
-    )
-
-
-def _usage(told: Any) -> Usage:
-    if not isinstance(told, dict):
-        return Usage()
-    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
-    return Usage(
-        prompt_tokens=read if isinstance(read, int) and read > 0 else 0,
-        completion_tokens=written if isinstance(written, int) and written > 0 else 0,
     )
 
 

@@ -29,7 +29,8 @@ from comity.errors import ComityError, EmbedderError, StoreError
 from comity.memory.memory import Memory
 from comity.memory.recent import Lately
 from comity.models.chat import ChatModel
-from comity.records import Decision, Message, Part, Ruling, Scope
+from comity.preferences.infer import Inferred
+from comity.records import Decision, Message, MetaPrompt, Part, Rewritten, Ruling, Scope
 from comity.retrieval.search import Found
 from comity.retrieval.turns import asked
 from comity.serving.auth import Principal, hash_of, principal
@@ -219,17 +220,23 @@ class _OpenAligner(Aligner):
         given: Scope,
         watch: Stopwatch,
         results: Sequence[str] = (),
+        meta: MetaPrompt = MetaPrompt(),  # noqa: B008 - frozen
+        inferred: Inferred = Inferred(),  # noqa: B008 - frozen
+        rewritten: Rewritten | None = None,
     ) -> Case:
         """As in `Aligner`; without rules where the memory has failed and the tenant goes on."""
+        meta = meta.model_copy(update={"person": self._way.person})
         try:
-            return super().prepare(question, given, watch, results)
+            return super().prepare(question, given, watch, results, meta, inferred, rewritten)
         except (StoreError, EmbedderError) as error:
             if "memory" not in self._way.opens:
                 raise
             self._memory_failed = str(error)
-            return self._without_rules(question, given)
+            return self._without_rules(question, given, meta)
 
-    def _without_rules(self, question: str | Sequence[Message], given: Scope) -> Case:
+    def _without_rules(
+        self, question: str | Sequence[Message], given: Scope, meta: MetaPrompt
+    ) -> Case:
         conversation = as_conversation(question)
         turns = [turn.content for turn in conversation if turn.role == "user"]
         return Case(
@@ -240,6 +247,7 @@ class _OpenAligner(Aligner):
             found=Found(revision=self._revision()),
             ruling=Ruling(),
             prompt=Prompt(messages=()),
+            meta=meta,
         )
 
     def _revision(self) -> int:
@@ -258,8 +266,6 @@ class _OpenAligner(Aligner):
 
     def record(self, decision: Decision) -> Decision:
         """As in `Aligner`; where the record has failed and the tenant goes on, it waits."""
-        if self._way.person:
-            decision = decision.model_copy(update={"person": self._way.person})
         if self._memory_failed:
             decision = with_failure(decision, "memory", self._memory_failed)
         return self._way.failing.record(decision, self._way.opens)

@@ -24,7 +24,7 @@ from comity.serving.responses_request import (
     TextForm,
     TextPart,
 )
-from comity.serving.wire import Body, Chat, Refused, read_results, read_scope, read_turns
+from comity.serving.wire import Body, Chat, Refused, read_meta, read_results, read_scope, read_turns
 
 _AS_SENT = {
     "messages": "input",
@@ -48,6 +48,7 @@ def as_chat(asked: Asked, headers: Mapping[str, str], tenant: str) -> Chat:
         stream=bool(asked.stream),
         include_usage=True,
         given=read_scope(asked.metadata, headers, tenant),
+        meta=read_meta(asked.metadata, headers),
         body={
             **_said(asked.model_extra or {}),
             **_options(asked),

@@ -19,7 +19,8 @@ from pydantic import Field, SecretStr, ValidationError
 
 from comity.errors import ModelError, ModelGarbled, ModelTimeout
 from comity.models.chat import ChatModel, complete, estimate_tokens
-from comity.records import Record, Reply, Request
+from comity.models.openai import request_body
+from comity.records import Record, Reply, Request, Usage
 from comity.serving.received import read_answer, read_chunk
 from comity.serving.strict_json import read_json
 from comity.serving.wire import Refused, text_of
@@ -234,7 +235,7 @@ def asked_of(body: Mapping[str, Any]) -> Request:
     """A chat request for a model of this process. Raises `Refused` (400) for what it cannot do."""
     if (body.get("n") or 1) != 1:
         raise Refused(400, "this model gives one choice: n must be 1", param="n")
-    for field in ("tools", "functions", "response_format", "logprobs"):
+    for field in ("tools", "functions", "logprobs"):
         if body.get(field):
             raise Refused(400, f"this model knows no {field}", param=field)
     turns = [
@@ -247,6 +248,7 @@ def asked_of(body: Mapping[str, Any]) -> Request:
         "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens") or 512,
         "temperature": body.get("temperature") or 0.0,
         "seed": body.get("seed"),
+        "json_schema": _schema_asked(body.get("response_format")),
     }
     try:
         return Request.model_validate(asked)
@@ -254,6 +256,18 @@ def asked_of(body: Mapping[str, Any]) -> Request:
         first = error.errors(include_url=False)[0]
         where = str(first["loc"][0])
         raise Refused(400, f"{where}: {first['msg']}", param=where) from error
+
+
+def _schema_asked(form: Any) -> Any:
+    """The JSON schema of a `response_format`. Raises `Refused` (400) for another form."""
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind in (None, "text"):
+        return None
+    inner = form.get("json_schema") if isinstance(form, dict) else None
+    if kind != "json_schema" or not isinstance(inner, dict) or "schema" not in inner:
+        said = "this model knows response_format as text and as json_schema with a schema"
+        raise Refused(400, said, param="response_format")
+    return inner["schema"]
 
 
 def _head(body: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -270,19 +284,42 @@ def _usage(reply: Reply) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-class Counter:
-    """Stands for a backend where an aligner needs a model: it counts tokens, and is never asked."""
+class BackendModel:
+    """A backend as the chat model of an aligner: counts tokens, and is asked beside the answer."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, model: str) -> None:
+        """`model` is the name that the client asks for."""
         self.name = backend.name
+        self._backend, self._model = backend, model
 
-    def stream(self, request: Request) -> AsyncIterator[str | Reply]:
-        """Never called: the gateway asks the backend itself."""
-        raise NotImplementedError(f"ask the backend of {self.name}, not this")
+    async def stream(self, request: Request) -> AsyncIterator[str | Reply]:
+        """The whole text, then the `Reply`. Raises `ModelError`."""
+        body = {**request_body(request), "model": self._model, "stream": False}
+        del body["stream_options"]
+        told = await self._backend.complete(body)
+        try:
+            text = told["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelGarbled("the model's endpoint sent no message") from error
+        if not isinstance(text, str) or not text:
+            raise ModelGarbled("the model's endpoint sent a message without text")
+        yield text
+        yield Reply(text=text, model=self._model, usage=usage_of(told.get("usage")))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, estimated on the safe side."""
         return estimate_tokens(text)
+
+
+def usage_of(told: Any) -> Usage:
+    """Tokens as OpenAI's form tells them; none where it does not."""
+    if not isinstance(told, dict):
+        return Usage()
+    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
+    return Usage(
+        prompt_tokens=read if isinstance(read, int) and read > 0 else 0,
+        completion_tokens=written if isinstance(written, int) and written > 0 else 0,
+    )
 
 
 def _json(raw: bytes, shown: str = "") -> dict[str, Any]:

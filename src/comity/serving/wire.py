@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from comity.errors import ComityError
-from comity.records import Message, OptionalTime, Record, Scope
+from comity.preferences.meta_prompt import as_wishes
+from comity.records import Message, MetaPrompt, OptionalTime, Record, Scope
 from comity.serving.strict_json import read_json
 
 Body = dict[str, Any]
@@ -25,6 +26,10 @@ _ROLES = {
 }
 TOOLS = ("tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_ABOUT_USER = ("comity_user_info", "comity_preferences")
+MOST_SAID = 4000
+"""Characters that may be said of a user, and of what they prefer."""
+
 _ESCAPED = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
 _BLANKS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}
 
@@ -66,6 +71,8 @@ class Chat(NamedTuple):
     """The request as it came."""
     results: tuple[str, ...] = ()
     """What tools gave: searched for the rules it touches on, and for nothing else."""
+    meta: MetaPrompt = MetaPrompt()
+    """What `metadata` says of the user; the provider speaks in system messages."""
 
 
 class _Metadata(Record):
@@ -100,6 +107,7 @@ def read_chat(raw: bytes, headers: Mapping[str, str], tenant: str) -> Chat:
         given=read_scope(body.get("metadata"), headers, tenant),
         body=body,
         results=tuple(read_results(messages)),
+        meta=read_meta(body.get("metadata"), headers),
     )
 
 
@@ -181,6 +189,23 @@ def read_scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
         name = str(first["loc"][0]) if first else "metadata"
         said = first["msg"] if first else str(error)
         raise Refused(400, f"{name}: {said}", param=f"metadata.{name}") from error
+
+
+def read_meta(metadata: Any, headers: Mapping[str, str]) -> MetaPrompt:
+    """What headers or, where they do not say it, the metadata tell of the user.
+
+    Raises `Refused` (400) for what is no text, or too long.
+    """
+    told = metadata if isinstance(metadata, dict) else {}
+    given = {name: told.get(name) or "" for name in _ABOUT_USER}
+    for name in _ABOUT_USER:
+        if value := headers.get("x-" + name.replace("_", "-")):
+            given[name] = _as_written(value)
+        if not isinstance(given[name], str) or len(given[name]) > MOST_SAID:
+            said = f"{name} must be text of at most {MOST_SAID} characters"
+            raise Refused(400, said, param=f"metadata.{name}")
+    wishes = as_wishes(given["comity_preferences"])
+    return MetaPrompt(user_info=given["comity_user_info"], preferences=wishes)
 
 
 def _as_written(header: str) -> str:
