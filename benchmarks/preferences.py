@@ -27,6 +27,7 @@ from comity.evaluation.preference_score import (
     gain,
     groups,
     judge_checks,
+    leanings,
     rule_change,
 )
 from comity.evaluation.score import Interval
@@ -167,6 +168,16 @@ def _judge(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
             f"{found.first_twice}, second twice: {found.second_twice}, failed: {found.failed}"
         )
         yield _share("judge.consistency", found.consistency, told)
+    for one in leanings(items):
+        told = f"the judge's mean probability for the wish, both orders, {one.answers} answers"
+        yield _share(f"{one.mode}.judge_leaning", one.share, told)
+        if one.gain is not None:
+            yield Measure(
+                measure=f"{one.mode}.judge_leaning_gain_points",
+                value=round(100 * one.gain, 2),
+                unit="points",
+                note=f"{one.mode} minus plain, wish by wish{_within(one.interval)}",
+            )
 
 
 def _agreement(items: Sequence[PreferenceItem], file: Path) -> Iterator[Measure]:

@@ -35,6 +35,7 @@ from comity.evaluation.preference_score import (
     gain,
     groups,
     judge_checks,
+    leanings,
     rule_change,
 )
 from comity.evaluation.preference_tables import followed, rules
@@ -130,6 +131,22 @@ def test_wishes_are_told_apart_by_explicit_and_by_who_decides() -> None:
     }
 
 
+def test_verdicts_that_turn_count_by_how_far_the_judge_leans() -> None:
+    def leaning(name: str, mode: PreferenceMode, share: float) -> PreferenceItem:
+        verdict = Followed(verdict="neither", by="judge", asked=FIRST, share=share)
+        return item(name, 0, mode, "?", followed=verdict)
+
+    some = [leaning("a", "plain", 0.5), leaning("b", "plain", 0.4)]
+    some += [leaning("a", "refined", 0.9), leaning("b", "refined", 0.6)]
+    plain, refined = leanings(some)
+    assert plain.share == pytest.approx(0.45)
+    assert plain.gain is None
+    assert refined.gain == pytest.approx(0.3)
+    assert refined.interval is not None
+    assert 0.19 < refined.interval.low <= refined.interval.high < 0.41
+    assert leanings(items("plain", "+-")) == ()
+
+
 def test_a_judge_is_known_by_the_places_it_chooses() -> None:
     seen = [
         item("a", 0, "plain", "?"),
@@ -151,7 +168,7 @@ def test_a_bootstrap_lies_among_the_clusters_and_is_none_where_all_are_alike(
         assert found is None
     else:
         assert found is not None
-        assert min(means) <= found.low <= found.high <= max(means)
+        assert min(means) - 1e-9 <= found.low <= found.high <= max(means) + 1e-9
         assert found == bootstrap(clusters, draws=50)
 
 

@@ -41,6 +41,7 @@ def preference_report(run: PreferenceRun) -> Report:
             tables.by_group(items),
             tables.rules(items),
             tables.judge_table(items),
+            tables.leaning_table(items),
             tables.refused(items),
             tables.cost(items),
         ),
@@ -57,7 +58,8 @@ def preference_markdown(run: PreferenceRun) -> str:
     """The tables of a run as Markdown, with short notes. Raises `ExamError`."""
     items = tuple(run.latest().values())
     shown = (tables.followed(items), tables.by_group(items), tables.rules(items))
-    return as_markdown((*shown, tables.judge_table(items)), tuple(notes(items, run)))
+    judge = (tables.judge_table(items), tables.leaning_table(items))
+    return as_markdown((*shown, *judge), tuple(notes(items, run)))
 
 
 def notes(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[str]:
@@ -89,6 +91,8 @@ def notes(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[str]:
 
 def _judge_notes(items: Sequence[PreferenceItem]) -> Iterator[str]:
     found = judge_checks(items)
+    if found.failed:
+        yield f"The judge gave no verdict on {found.failed} answers, which decide nothing."
     if found.consistency is None:
         return
     yield (

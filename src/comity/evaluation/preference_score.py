@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field
@@ -110,6 +111,20 @@ class Broken(Record):
         return wilson(self.broken, self.asked)
 
 
+class Leaning(Record):
+    """The judge's mean probability for the wish, both orders taken together, in one mode.
+
+    What the judge likes of a place in itself cancels out, so that verdicts which turn with the
+    order count too, by how far they lean.
+    """
+
+    mode: PreferenceMode = Field(description="How the questions were put.")
+    answers: int = Field(ge=1, description="Answers with a probability.")
+    share: float = Field(description="Mean probability that the answer was written for the wish.")
+    gain: float | None = Field(None, description="Mean difference to `plain`, wish by wish.")
+    interval: Interval | None = Field(None, description="Of the gain; bootstrap over questions.")
+
+
 class JudgeChecks(Record):
     """Whether the judge looks at the texts or at their places."""
 
@@ -200,6 +215,40 @@ def judge_checks(items: Iterable[PreferenceItem]) -> JudgeChecks:
         counts["consistent" if len(set(firsts)) == 2 else same] += 1
     names = ("verdicts", "consistent", "first_twice", "second_twice", "failed")
     return JudgeChecks(**{name: counts[name] for name in names})
+
+
+def leanings(items: Iterable[PreferenceItem], *, seed: int = 0) -> tuple[Leaning, ...]:
+    """How far the judge leans to the wish in each mode, where it tells its probabilities."""
+    modes = _by_mode(items, "wish")
+    known = {mode: _shares(some) for mode, some in modes.items()}
+    plain = known.get("plain", {})
+    found = []
+    for mode, shares in known.items():
+        clusters: dict[str, list[float]] = defaultdict(list)
+        for (question, number), share in shares.items():
+            if mode != "plain" and (question, number) in plain:
+                clusters[question].append(share - plain[question, number])
+        gains = [gain for some in clusters.values() for gain in some]
+        sums = [(math.fsum(some), len(some)) for some in clusters.values()]
+        if shares:
+            found.append(
+                Leaning(
+                    mode=mode,
+                    answers=len(shares),
+                    share=fmean(shares.values()),
+                    gain=fmean(gains) if gains else None,
+                    interval=bootstrap(sums, seed=seed),
+                )
+            )
+    return tuple(found)
+
+
+def _shares(items: Iterable[PreferenceItem]) -> dict[tuple[str, int], float]:
+    return {
+        (item.question, item.number): item.followed.share
+        for item in items
+        if item.followed is not None and item.followed.share is not None
+    }
 
 
 def bootstrap(

@@ -18,6 +18,7 @@ from comity.evaluation.preference_score import (
     gain,
     groups,
     judge_checks,
+    leanings,
     rule_change,
 )
 from comity.evaluation.report_text import NONE, Table, p_value, percent, points
@@ -122,6 +123,33 @@ def judge_table(items: Items) -> Table:
         words=0,
         note="Each answer is judged in both orders of the two wishes. First twice: what stood "
         "first was chosen both times, whatever it was; such verdicts decide nothing.",
+    )
+
+
+def leaning_table(items: Items) -> Table:
+    """The judge's probabilities."""
+    rows = [
+        (
+            one.mode,
+            str(one.answers),
+            percent(one.share),
+            NONE if one.gain is None else points(one.gain),
+            NONE
+            if one.interval is None
+            else f"{points(one.interval.low)} to {points(one.interval.high)}",
+        )
+        for one in leanings(items)
+    ]
+    return Table(
+        title="How far the judge leans to the wish",
+        columns=("mode", "answers", "mean probability", "points over plain", "95 %"),
+        rows=tuple(rows),
+        note="The judge's probability that the answer was written for the wish, from the mean "
+        "log-odds of both orders: a liking for a place cancels out, and verdicts that turn with "
+        "the order count by how far they lean. Points over plain: wish by wish, with a bootstrap "
+        "over questions."
+        if rows
+        else "The judge told no probabilities.",
     )
 
 
