@@ -12,6 +12,7 @@ import pytest
 from comity.errors import ModelError, ModelMissing
 from comity.models.local import LocalModel
 from comity.records import Message
+from comity.training.base import load_base
 from comity.training.export import export_adapter
 
 pytest.importorskip("torch", reason="needs the extra train")
@@ -128,6 +129,22 @@ def test_a_base_that_is_a_gguf_file_tells_its_shape(tmp_path: Path) -> None:
     of_folder = export_adapter(adapter, tmp_path / "a.gguf")
     of_file = export_adapter(adapter, tmp_path / "b.gguf", base=str(file))
     assert of_folder.read_bytes() == of_file.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in .*gguf:UserWarning")
+def test_an_adapter_trained_on_a_gguf_file_finds_its_base_again(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    file = write_gguf(tiny_model(tmp_path / "base", kind="llama"), tmp_path / "base.gguf")
+    base = load_base(str(file), dtype="bfloat16")
+    trained: Any = get_peft_model(base.model, LoraConfig(task_type="CAUSAL_LM"))
+    trained.save_pretrained(tmp_path / "adapter")
+    out = export_adapter(tmp_path / "adapter", tmp_path / "adapter.gguf")
+    assert out.stat().st_size > 0
+    file.unlink()
+    with pytest.raises(ModelMissing, match=r"no model file .*base\.gguf"):
+        export_adapter(tmp_path / "adapter", tmp_path / "adapter.gguf")
 
 
 def test_an_adapter_that_llama_cpp_has_no_form_for_is_refused(tmp_path: Path) -> None:
