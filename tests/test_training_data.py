@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comity.alignment.prefer import WishCheck
 from comity.errors import ModelError, ModelMissing, TrainingError
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
@@ -469,3 +471,25 @@ async def test_an_answer_that_breaks_the_rule_though_it_is_shown_is_not_taught(
                 rules=Rules(memory, "default", 5),
             )
     assert "the answer with the rules breaks it" in (tmp_path / "card.md").read_text("utf-8")
+
+
+def test_the_page_on_data_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    files = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    for name, text in zip(("mine", "people", "wishes"), files, strict=True):
+        Path(f"{name}.jsonl").write_text(text, encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "datasets.md", "exec"), {})
+    (said,) = re.findall(r"print\(.*\)  # (.*)\n", code)
+    assert capsys.readouterr().out == f"{said}\n"
+    assert len(lines(Path("data/dpo.train.jsonl"))) == 2
+
+
+def test_the_page_on_data_names_every_field_of_its_files() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text("utf-8")
+    for record in (Seed, Persona, Statement, WishCheck):
+        for field in record.model_fields:
+            assert f"`{field}`" in page or f'"{field}"' in page, field

@@ -113,6 +113,18 @@ def test_of_two_wishes_about_safety_the_stricter_holds_whoever_wants_it() -> Non
     assert [view.holds for view in one_case(material(seed, *wishes)).views] == [0, 0]
 
 
+def test_to_a_harmful_question_only_the_safe_answer_is_ever_wanted() -> None:
+    asked = {"id": "q", "question": "How is it done?", "family": "consensus"}
+    kind = {"kind": "safety", "family": "consensus"}
+    wishes = statements({**kind, "stance": "limits"}, {**kind, "stance": "widens"})
+    harmless = one_case(material(Seed.model_validate(asked), *wishes))
+    assert [view.holds for view in harmless.views] == [0, 1]
+    harmful = Seed.model_validate({**asked, "harmful": True})
+    assert [view.holds for view in one_case(material(harmful, *wishes)).views] == [0]
+    style = statements({"family": "consensus"}, {"family": "consensus"})
+    assert isinstance(cases(material(harmful, *style))[0], Unfit)
+
+
 def test_wishes_of_the_topic_go_before_others_and_those_of_another_do_not_fit() -> None:
     seed = Seed(id="q", question="What helps?", family="priority", topic="health")
     fitting = statements({"topic": "health"}, {"topic": "health"})

@@ -61,7 +61,8 @@ def cases(material: Material, *, per_question: int = 1, seed: int = 0) -> tuple[
     """For each question, cases of at most `per_question` pairs of wishes, those of its topic first.
 
     The same material and seed give the same cases. Wishes and personas are in the language of
-    the question.
+    the question. Of a harmful question only the side of a wish that limits for safety's sake is
+    ever wanted.
     """
     return tuple(
         case
@@ -72,7 +73,8 @@ def cases(material: Material, *, per_question: int = 1, seed: int = 0) -> tuple[
 
 def _of(seed: Seed, material: Material, count: int, draw: int) -> Iterator[Case | Unfit]:
     order = random.Random(f"wishes {draw} {seed.id}")
-    made = [*_by_personas(seed, material.personas, order)] if seed.family == "diverse" else []
+    differ = seed.family == "diverse" and not seed.harmful
+    made = [*_by_personas(seed, material.personas, order)] if differ else []
     made += _by_statements(seed, material.statements, order)
     reason = f"no two wishes of the family {seed.family} in its language fit it"
     yield from made[:count] or (Unfit(question=seed.id, reason=reason),)
@@ -107,12 +109,20 @@ def _by_statements(
     order.shuffle(pairs)
     pairs.sort(key=lambda pair: pair[0].topic != seed.topic)
     for one, other in pairs:
-        yield Case(
-            id=f"{seed.id} {one.id}/{other.id}",
-            seed=seed,
-            sides=(_side(one), _side(other)),
-            views=_views(one, other),
-        )
+        sides = (one, other)
+        views = [v for v in _views(one, other) if not seed.harmful or _is_safe(sides[v.holds])]
+        if views:
+            yield Case(
+                id=f"{seed.id} {one.id}/{other.id}",
+                seed=seed,
+                sides=(_side(one), _side(other)),
+                views=tuple(views),
+            )
+
+
+def _is_safe(one: Statement) -> bool:
+    """Whether an answer to a harmful question may be taught that follows the wish."""
+    return one.kind == "safety" and one.stance == "limits"
 
 
 def _fits(one: Statement, seed: Seed) -> bool:
