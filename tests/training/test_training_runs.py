@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from comity.cli import cli
 from comity.errors import ModelMissing, TrainingError
+from comity.models.chat import complete, open_model
+from comity.records import Message, Request
 from comity.training.base import load_base
 from comity.training.dpo import train_dpo
 from comity.training.folder import Look, last_checkpoint, read_run
@@ -122,6 +124,14 @@ def test_dpo_widens_the_margin_between_chosen_and_rejected_on_held_out_pairs(dpo
     assert after.margin is not None
     assert after.margin > before.margin + 1
     assert after.accuracy == 1.0
+
+
+async def test_the_trained_adapter_answers_as_any_model_does(folder: Path, dpo: Path) -> None:
+    model = open_model(f"hf:{folder / 'base'}+{dpo / 'adapter'}")
+    for pair in pairs(HELD_OUT[:1]):
+        asked = tuple(Message.model_validate(each) for each in pair["prompt"])
+        reply = await complete(model, Request(messages=asked, max_tokens=8))
+        assert reply.text == pair["chosen"][0]["content"]
 
 
 def test_dpo_without_sft_learns_the_rule_from_nothing(folder: Path) -> None:
@@ -317,6 +327,12 @@ def test_the_command_says_what_became_of_the_run(folder: Path, sft: Path) -> Non
     assert "of 8 held-out rows" in told.stdout
     as_json = train("sft", folder / "data", "--out", sft, "--recipe", recipe, "--json")
     assert json.loads(as_json.stdout)["steps"] == STEPS
+
+
+def test_the_adapter_of_a_run_is_exported_for_llama_cpp(dpo: Path, tmp_path: Path) -> None:
+    told = train("export", dpo, tmp_path / "mine.gguf")
+    assert told.stdout == f"{tmp_path / 'mine.gguf'}\n"
+    assert (tmp_path / "mine.gguf").read_bytes()[:4] == b"GGUF"
 
 
 def test_the_command_names_what_is_wrong(folder: Path) -> None:
