@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from comity.alignment.decisions import verify
 from comity.alignment.refine import Refined, Scored, drawn, refine, scorer, wish_of
 from comity.cli.decisions import checks_told
 from comity.errors import ModelError, ModelMissing, ModelNonsense
+from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
 from comity.records import (
     Check,
@@ -27,6 +29,7 @@ from comity.records import (
     Usage,
     Weighed,
 )
+from comity_command import Command
 
 ASKED = (Message(role="user", content="What do I do with a cold?"),)
 BROKEN = Finding(rule="doses", version=1, outcome="violated", enforcement="revise", reason="20 mg")
@@ -341,3 +344,42 @@ async def test_one_sample_is_an_answer_without_refinement(memory: Memory) -> Non
     model = ScriptedModel(["Ask a doctor."])
     answer = await ask(memory, model, samples=1)
     assert (len(model.requests), answer.decision.attempts) == (1, ())
+
+
+def test_the_command_takes_several_samples_and_refuses_none(tmp_path: Path) -> None:
+    comity = Command(tmp_path)
+    comity.done("add", comity.write("laws.md"))
+    asked = comity("ask", "May dogs run?", "--samples", "3", "--refine-rounds", "0")
+    assert asked.exit_code == 0
+    assert "May dogs run?" in asked.stdout
+    for option, value in (("--samples", "0"), ("--samples", "17"), ("--refine-rounds", "-1")):
+        wrong = comity("ask", "May dogs run?", option, value)
+        assert wrong.exit_code == 2
+        assert option.removeprefix("--").replace("-", "_") in wrong.stderr
+
+
+def test_votes_and_critiques_stand_in_the_record(tmp_path: Path) -> None:
+    comity = Command(tmp_path)
+    comity.done("add", comity.write("laws.md"))
+    script = ["Take 20 mg.", "Take 5 mg.", "Name no dose.", "Ask a doctor.", "Ask a nurse."]
+    with Memory.open(f"sqlite:///{tmp_path}/rules.db", embedder=HashEmbedder(256)) as memory:
+        memory.add([DOSES])
+        model = ScriptedModel(lambda request: "A" if request.choices else script.pop(0))
+        options = Options(samples=2, infer="never")
+        meta = MetaPrompt(preferences=(Preference(text="Be brief."),))
+        aligner = Aligner(memory, model, options)
+        decision = asyncio.run(aligner.answer("How much?", meta=meta)).decision
+    assert decision.answer == "Ask a doctor."
+    shown = comity.done("decisions", "show", decision.id)
+    assert "after the critique: Name no dose." in shown
+    assert "for the wishes: 0.50" in shown
+
+
+def test_the_gateway_says_that_it_does_not_refine(tmp_path: Path) -> None:
+    comity = Command(tmp_path)
+    comity.done("add", comity.write("laws.md"))
+    comity.environ["COMITY_SAMPLES"] = "3"
+    file = comity.write("gateway.toml", '[upstreams.bot]\nbase_url = ""\n')
+    assert "the gateway does neither" in comity("serve", "--gateway", file).stderr
+    comity.environ["COMITY_SAMPLES"] = "1"
+    assert "the gateway does neither" not in comity("serve", "--gateway", file).stderr

@@ -7,7 +7,7 @@ of the scope that has a declared conflict with one of those found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -29,7 +29,6 @@ _WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it sav
 _SURE = 4  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
 _DENSE_WEIGHT = 1.0
 _WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
-_REWRITTEN_WEIGHT = 0.5  # of each rewritten question, against 1 of the user's own
 
 
 class Found(Record):
@@ -66,8 +65,7 @@ def search(
     score is below `relevance` (0 to 1) times the best one's are not given.
 
     Of a conversation (see `asked`) the last turns are the question; behind its hits come the
-    first few of each earlier question, and of what else was said. Rewritten questions add hits
-    and change their order, and take none away.
+    first few of each of its rewritten forms, of each earlier question, and of what else was said.
 
     Raises `ValueError` for a k below 1, `UnknownPlace` for a place that nobody knows, and
     `NotFound` for a tenant or revision that is not there.
@@ -82,41 +80,19 @@ def search(
     depth = max(_DEPTH, k)
     asked = question if isinstance(question, Asked) else Asked(question)
     ranked = rank(memory, asked.question, mask, depth)
-
-    def first(rows: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-        return rows[:depth] if reranker else _relevant(rows[:k], relevance)
-
-    near = first(ranked)
-    own = {row for row, _ in near}
-    if asked.also:
-        widened = _widened(memory, asked.also, ranked, mask, depth)
-        found = own | {row for row, _ in first(widened)}
-        near = [each for each in widened if each[0] in found]
-    hits = _hits(memory, near, own)
+    near = _relevant(ranked[:k], relevance) if reranker is None else ranked[:depth]
+    hits = _hits(memory, near)
     if reranker is not None:
         reranked = reranker.rerank(asked.question, hits)[:k]
         kept = _relevant([(hit, hit.score) for hit in reranked], relevance)
         hits = [hit for hit, _ in kept]
     before = Before(memory, mask)
     before.keep(asked.question, ranked)
-    if asked.earlier or asked.heard:
+    if asked.also or asked.earlier or asked.heard:
         hits += _behind(memory, before, asked, hits, mask, relevance)
     candidates = applying(memory, [hit.rule for hit in hits], mask, scope.tenant)
     revision = mask.revision if scope.as_of is None else min(scope.as_of, mask.revision)
     return Found(revision=revision, hits=tuple(hits), candidates=candidates)
-
-
-def _widened(
-    memory: Memory,
-    also: Sequence[str],
-    ranked: Sequence[tuple[int, float]],
-    mask: ScopeMask,
-    depth: int,
-) -> list[tuple[int, float]]:
-    """The ranking of the question, fused by rank with those of its rewritten forms."""
-    others = [(_REWRITTEN_WEIGHT, rank(memory, text, mask, depth)) for text in also]
-    rankings = [(1.0, ranked), *others]
-    return fuse((weight, [row for row, _ in ranking]) for weight, ranking in rankings)
 
 
 def _behind(
@@ -127,7 +103,7 @@ def _behind(
     mask: ScopeMask,
     relevance: float,
 ) -> list[Hit]:
-    """Hits of what came before the question, without those that it has itself."""
+    """Hits of all that is searched besides the question, without those that it has itself."""
     known = {hit.rule.key for hit in hits}
     late: dict[int, Late] = {}
     for found in before.rows(asked, lambda text: rank(memory, text, mask), _SURE, relevance):
@@ -140,12 +116,10 @@ def _behind(
     ]
 
 
-def _hits(memory: Memory, ranked: Sequence[tuple[int, float]], own: Set[int]) -> list[Hit]:
-    """The rules of ranked rows; `own` are those that the question alone would have given."""
+def _hits(memory: Memory, ranked: Sequence[tuple[int, float]]) -> list[Hit]:
     stored = memory.store.fetch([row for row, _ in ranked])
     return [
-        Hit(rule=found.rule, score=score, by="question" if row in own else "rewritten")
-        for found, (row, score) in zip(stored, ranked, strict=True)
+        Hit(rule=found.rule, score=score) for found, (_, score) in zip(stored, ranked, strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ said is searched by its words alone. The scope is read from neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     heard: tuple[str, ...] = ()
     """What else was said: searched by its words alone."""
     also: tuple[str, ...] = ()
-    """The question as a model rewrote it: only adds to what the question finds."""
+    """The question as a model rewrote it, or parts of it (see `rewrite`)."""
 
 
 class Late(NamedTuple):
@@ -88,7 +88,7 @@ def _ends(text: str) -> str:
 
 
 class Before:
-    """Searches what came before the question, under one mask, and keeps what it finds."""
+    """Searches what came before the question, or goes with it, and keeps what it finds."""
 
     def __init__(self, memory: Memory, mask: ScopeMask) -> None:
         self._memory, self._mask = memory, mask
@@ -99,16 +99,18 @@ class Before:
         self._memory.recent.keep(self._key(question, "fused"), tuple(ranked[:_KEPT_OF_EARLIER]))
 
     def rows(self, asked: Asked, rank: Rank, sure: int, relevance: float) -> Iterator[Late]:
-        """The rows that earlier questions bring, and then what was heard.
+        """The rows of rewritten questions, then of earlier ones, then of what was heard.
 
         The best row of the newest question comes first, then the best of the one before it, and
         so on, then the second best of each. `sure` and `relevance` are those of `search`.
         """
-        rankings = [
-            self._relevant(self._ranked(text, "fused", rank), sure, relevance)
-            for text in reversed(asked.earlier)
-        ]
-        yield from _in_turn(rankings, "earlier")
+
+        def rankings(texts: Iterable[str]) -> list[Sequence[Row]]:
+            ranked = (self._ranked(text, "fused", rank) for text in texts)
+            return [self._relevant(rows, sure, relevance) for rows in ranked]
+
+        yield from _in_turn(rankings(asked.also), "rewritten")
+        yield from _in_turn(rankings(reversed(asked.earlier)), "earlier")
         heard = [self._ranked(text, "words", self._by_words) for text in reversed(asked.heard)]
         yield from _in_turn(heard, "heard")
 
