@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -392,9 +393,14 @@ def test_what_is_held_out_is_a_share_of_the_questions(
     outside = held_out(lessons, share, seed)
     assert outside == held_out(lessons[::-1], share, seed)
     assert outside <= {each.question for each in lessons}
-    assert bool(outside) >= (share > 0 and len(lessons) > 1)
-    assert abs(len(outside) - share * len(lessons)) <= 0.5 * 5 + 1
-    assert len(outside) < len(lessons) or len(lessons) <= 10 * share
+    if share and len(lessons) > 1:
+        assert 0 < len(outside) < len(lessons)
+        assert abs(len(outside) - share * len(lessons)) <= 1
+        held = Counter(family for name, family in asked if str(name) in outside)
+        left = Counter(family for name, family in asked if str(name) not in outside)
+        assert all(held[family] <= min(held[each] for each in left) + 1 for family in held)
+    else:
+        assert not outside
 
 
 def test_the_same_prompt_and_answer_stand_once() -> None:

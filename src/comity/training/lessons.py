@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,19 +55,22 @@ def without_doubles(lessons: Iterable[Lesson]) -> tuple[Lesson, ...]:
 
 
 def held_out(lessons: Sequence[Lesson], share: float, seed: int) -> frozenset[str]:
-    """Ids of the questions that are held out: `share` of each family, drawn by `seed`.
+    """Ids of the questions that are held out: `share` of them, of each family in turn.
 
-    Of two questions or more, one at least is held out, unless the share is 0.
+    Unless the share is 0 or there is one question only, at least one is held out and one is not.
     """
-    drawn: list[str] = []
-    for family in sorted({lesson.family for lesson in lessons}):
-        ids = sorted({lesson.question for lesson in lessons if lesson.family == family})
-        random.Random(f"held out {seed} {family}").shuffle(ids)
-        drawn += ids[: round(len(ids) * share)]
-    every = sorted({lesson.question for lesson in lessons})
-    if not drawn and share and len(every) > 1:
-        drawn = [random.Random(f"held out {seed}").choice(every)]
-    return frozenset(drawn)
+    families = {lesson.question: lesson.family for lesson in lessons}
+    count = min(max(round(len(families) * share), 1), len(families) - 1)
+    if not share or count < 1:
+        return frozenset()
+    drawn = [
+        sorted(question for question, family in families.items() if family == each)
+        for each in sorted(set(families.values()))
+    ]
+    for ids in drawn:
+        random.Random(f"held out {seed}").shuffle(ids)
+    turns = [one for turn in zip_longest(*drawn) for one in turn if one is not None]
+    return frozenset(turns[:count])
 
 
 def write_files(
