@@ -183,10 +183,10 @@ def test_a_folder_without_an_adapter_and_an_adapter_without_a_base_say_so(tmp_pa
         export_adapter(tmp_path, tmp_path / "out.gguf")
     adapter = tiny_adapter(tiny_model(tmp_path / "base"), tmp_path / "adapter")
     changed(adapter, base_model_name_or_path=None)
-    with pytest.raises(ModelError, match="name its base"):
+    with pytest.raises(ModelError, match="write its path as base_model_name_or_path"):
         export_adapter(adapter, tmp_path / "out.gguf")
     changed(adapter, base_model_name_or_path=str(tmp_path / "gone"))
-    with pytest.raises(ModelMissing, match="gone"):
+    with pytest.raises(ModelMissing, match=r"gone.*write its new path as base_model_name_or_path"):
         export_adapter(adapter, tmp_path / "out.gguf")
 
 
@@ -197,6 +197,14 @@ def test_weights_that_were_cut_off_say_so_and_leave_no_file(tmp_path: Path) -> N
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors cannot be read"):
         export_adapter(adapter, tmp_path / "out.gguf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    adapter = tiny_adapter(tiny_model(tmp_path / "base"), tmp_path / "adapter")
+    taken = tmp_path / "taken"
+    taken.write_text("a file, no folder")
+    with pytest.raises(ModelError, match=r"cannot write .*taken/out\.gguf"):
+        export_adapter(adapter, taken / "out.gguf")
 
 
 def changed(adapter: Path, **values: Any) -> None:

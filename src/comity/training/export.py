@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,9 +76,9 @@ def export_adapter(adapter: Path, out: Path, *, base: str | None = None) -> Path
         _write(partial, shape, _alpha(config), tensors)
         os.replace(partial, out)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise ModelError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 
@@ -112,8 +113,17 @@ def _alpha(config: Mapping[str, Any]) -> float:
 
 def _shape(base: str, adapter: Path) -> _Shape:
     if not base:
-        raise ModelError(f"{adapter} does not name the model it was trained on; name its base")
-    source = base_source(base)
+        raise ModelError(
+            f"{adapter} does not name the model it was trained on: write its path as "
+            "base_model_name_or_path into adapter_config.json"
+        )
+    try:
+        source = base_source(base)
+    except ModelMissing as error:
+        raise ModelMissing(
+            f"the base of {adapter}: {error}. Where it has moved, write its new path as "
+            "base_model_name_or_path into adapter_config.json"
+        ) from error
     found = _gguf_shape(Path(source)) if is_gguf(source) else _folder_shape(source)
     if found.architecture not in _ARCHITECTURES:
         raise ModelError(
