@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -361,7 +363,7 @@ def test_the_command_takes_several_samples_and_refuses_none(tmp_path: Path) -> N
 def test_votes_and_critiques_stand_in_the_record(tmp_path: Path) -> None:
     comity = Command(tmp_path)
     comity.done("add", comity.write("laws.md"))
-    script = ["Take 20 mg.", "Take 5 mg.", "Name no dose.", "Ask a doctor.", "Ask a nurse."]
+    script = ["Take 20 mg.", "Do rest.", "Say who helps.", "Ask a doctor.", "Take 5 mg."]
     with Memory.open(f"sqlite:///{tmp_path}/rules.db", embedder=HashEmbedder(256)) as memory:
         memory.add([DOSES])
         model = ScriptedModel(lambda request: "A" if request.choices else script.pop(0))
@@ -369,9 +371,9 @@ def test_votes_and_critiques_stand_in_the_record(tmp_path: Path) -> None:
         meta = MetaPrompt(preferences=(Preference(text="Be brief."),))
         aligner = Aligner(memory, model, options)
         decision = asyncio.run(aligner.answer("How much?", meta=meta)).decision
-    assert decision.answer == "Ask a doctor."
+    assert decision.answer == "Do rest."
     shown = comity.done("decisions", "show", decision.id)
-    assert "after the critique: Name no dose." in shown
+    assert shown.count("after the critique: Say who helps.") == 2
     assert "for the wishes: 0.50" in shown
 
 
@@ -383,3 +385,21 @@ def test_the_gateway_says_that_it_does_not_refine(tmp_path: Path) -> None:
     assert "the gateway does neither" in comity("serve", "--gateway", file).stderr
     comity.environ["COMITY_SAMPLES"] = "1"
     assert "the gateway does neither" not in comity("serve", "--gateway", file).stderr
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "refinement.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(example, "refinement.md", "exec"), {})
+
+
+def test_the_commands_of_the_page_take_their_options(tmp_path: Path) -> None:
+    comity = Command(tmp_path)
+    comity.done("add", comity.write("laws.md"))
+    commands = [line for line in PAGE.splitlines() if line.startswith("comity ")]
+    assert commands
+    for line in commands:
+        result = comity(*shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
