@@ -139,7 +139,7 @@ async def test_what_a_user_tells_of_themselves_chooses_no_place_and_finds_no_rul
 
 async def test_where_no_rule_is_in_force_the_prompt_speaks_of_the_person(memory: Memory) -> None:
     system, _ = await asked(memory, MetaPrompt(user_info="I am a nurse."))
-    assert system.startswith("You answer the question of the person described below")
+    assert system.startswith("You answer one person's question")
     assert "[R1]" not in system
 
 

@@ -310,11 +310,11 @@ class Aligner:
         )
 
     def _stored(self, scope: Scope, meta: MetaPrompt) -> tuple[Preference, ...]:
-        """What the memory holds of the user's wishes for the time of the facts."""
+        """What the memory holds of the user's wishes now, whenever the facts were."""
         if not meta.person:
             return ()
-        at = scope.at or self.memory.clock()
-        rules = self.memory.store.preferences.in_force(scope.tenant, meta.person, at)
+        now = self.memory.clock()
+        rules = self.memory.store.preferences.in_force(scope.tenant, meta.person, now)
         return tuple(map(preference_of, rules))
 
     async def _best_of(self, case: Case, watch: Stopwatch) -> Answer:

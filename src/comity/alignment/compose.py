@@ -85,7 +85,13 @@ def compose(
     provider = [turn.content for turn in conversation if turn.role == "system"]
     # where none fits, the model's own knowledge must not stand in for rules that there are
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
-    parts = [*_stable(words, note, framed, has_rules=bool(ruling.kept)), head, *listed]
+    personal = framed is not None and framed.is_personal
+    if personal and not ruling.kept:
+        parts = [words["no_rules_instructions"].format(form=words["wished_form"])]
+    else:
+        form = words["wished_form" if personal else "form"]
+        stable = (words["instructions"].format(form=form), note, words["example"])
+        parts = [*(part.strip() for part in stable if part), head, *listed]
     nearest = _nearest(rules, ranks) if words["nearest"] else []
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
@@ -100,21 +106,6 @@ def compose(
         left_out=packed.left_out,
         rule_tokens=packed.tokens,
     )
-
-
-def _stable(
-    words: Mapping[str, Any], note: str, framed: Framed | None, *, has_rules: bool
-) -> list[str]:
-    """What a prompt begins with, whatever the question is.
-
-    Where no rule is in force, a person's wishes need no word about how to name rules.
-    """
-    personal = framed is not None and framed.is_personal
-    form = words["wished_form" if personal else "form"]
-    if personal and not has_rules:
-        return [words["no_rules_instructions"].format(form=form)]
-    stable = (words["instructions"].format(form=form), note, words["example"])
-    return [part.strip() for part in stable if part]
 
 
 def _by_document(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> tuple[Rule, ...]:
