@@ -27,7 +27,7 @@ from comity.records import PreferenceKind, Stance
 KINDS: tuple[PreferenceKind, ...] = get_args(PreferenceKind)
 STANCES: tuple[Stance, ...] = get_args(Stance)
 
-_RIDGE = 0.5  # how strongly the fit is held back, for a vector of unit variance
+_RIDGE = 1.0  # how strongly the fit is held back, for a vector of unit variance
 
 Vectors = NDArray[np.float32]
 Scores = Callable[[Vectors], Vectors]

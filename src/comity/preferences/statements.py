@@ -72,6 +72,7 @@ def sentences(text: str) -> tuple[str, ...]:
 def is_wish(sentence: str) -> bool:
     """Whether a sentence is a wish about the answers, by the words of the languages known here."""
     plain = closed_up(folded(sentence)).strip(" \t\n\"'“”«»¡¿-*•")
+    plain = _spoken().sub(" … ", plain)
     return any(_speaks_of_answers(plain, _lists(language)) for language in _LANGUAGES)
 
 
@@ -145,6 +146,11 @@ def _labels() -> dict[PreferenceKind, re.Pattern[str]]:
 def _lists(language: str) -> _Lists:
     lists = data_of("statements")[language]
     return _Lists(*(any_of(lists[name]) for name in _Lists._fields))
+
+
+@cache
+def _spoken() -> re.Pattern[str]:
+    return any_of(data_of("statements")["spoken"]["to"])
 
 
 @cache
