@@ -20,11 +20,12 @@ from statistics import mean, median
 from typing import NamedTuple
 
 from benchmarks.opo import SETS, Question, questions, rule_files
-from benchmarks.quality import BUDGET, memory_of, token_counter
+from benchmarks.quality import BUDGET, memory_of
 from benchmarks.report import Measure, publish
 from comity.alignment.compose import pack
 from comity.alignment.options import Options
 from comity.alignment.precedence import rule_on
+from comity.memory.e5 import E5Embedder
 from comity.memory.locate import locate
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel, open_model
@@ -112,7 +113,7 @@ async def _ask(model: ChatModel, left: Sequence[tuple[str, str]], file: Path) ->
 def _measures(
     memory: Memory, samples: dict[str, list[Question]], told: dict[str, Told], seed: int
 ) -> list[Measure]:
-    count, unit = token_counter()
+    count = E5Embedder().count_tokens  # so that what was kept is compared without the model
     measures: list[Measure] = []
     for name, sample in samples.items():
         alone = [_found(memory, question, (), count) for question in sample]
@@ -121,7 +122,7 @@ def _measures(
             _found(memory, question, also, count)
             for question, also in zip(sample, queries, strict=True)
         ]
-        note = f"{len(sample)} questions, seed {seed}; {unit}"
+        note = f"{len(sample)} questions, seed {seed}; e5 tokens"
         measures += _compared(name, alone, widened, note)
     asked = [told[question.text] for sample in samples.values() for question in sample]
     return [*measures, *_of_the_model(asked)]

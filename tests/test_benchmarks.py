@@ -32,8 +32,17 @@ GATEWAY = {
     *(f"portkey.{figure}_ratio" for figure in ("p50", "p99", "throughput")),
 }
 
+REWRITING = {
+    *(
+        f"{name}.{figure}"
+        for name in ("law", "company")
+        for figure in ("recall_at_5", "recall_of_hits", "gold_in_1000_tokens")
+    ),
+    *("rewriting.s", "rewriting.failed_share"),
+}
 
-@pytest.mark.parametrize("name", ["retrieval", "exams", "gateway"])
+
+@pytest.mark.parametrize("name", ["retrieval", "rewriting", "exams", "gateway"])
 def test_the_page_shows_the_table_of_the_results(name: str) -> None:
     page = README.read_text(encoding="utf-8")
     assert with_table(page, name) == page
@@ -41,7 +50,7 @@ def test_the_page_shows_the_table_of_the_results(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "asked_for"),
-    [("retrieval", RETRIEVAL), ("exams", EXAMS), ("gateway", GATEWAY)],
+    [("retrieval", RETRIEVAL), ("rewriting", REWRITING), ("exams", EXAMS), ("gateway", GATEWAY)],
 )
 def test_the_results_hold_every_measure_with_its_machine(name: str, asked_for: set[str]) -> None:
     rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
