@@ -1,4 +1,4 @@
-"""Written for the tests of preferences: wishes with kind and stance, orders, and what only looks so.
+"""Wishes with kind and stance, orders, and what only looks like them: written for the tests.
 
 None is a prototype. `limits` asks for less than is usual, `widens` for more, `other` for another
 thing.
@@ -38,7 +38,7 @@ helpfulness limits | Don't hand me the finished essay; I'm supposed to write it.
 helpfulness limits | Answer the question and stop there.
 helpfulness limits | The assistant must not recommend individual shares or funds.
 helpfulness limits | Send anyone with a legal problem to our lawyers instead of advising them.
-helpfulness widens | Don't leave anything out: I need instructions I can follow from start to finish.
+helpfulness widens | Leave nothing out: I need instructions I can follow from start to finish.
 helpfulness widens | If there is a better way than the one I ask for, tell me about it.
 helpfulness widens | Check back with me when my request is ambiguous.
 helpfulness widens | Give customers extra tips even when they didn't ask.
@@ -187,6 +187,80 @@ topics limits | Atiende solo consultas sobre nuestros hoteles.
 topics widens | Si quieren hablar de religión, adelante.
 topics other | Me encanta la astronomía, cuéntame cosas de planetas.
 """
+
+FRESH = """
+safety limits | Nothing about weapons, my grandchildren use this tablet.
+safety limits | Recipes with raw eggs need a note for pregnant women.
+safety limits | 涉及用电的操作请先说明要断电。
+safety limits | Bei Medikamenten immer auf Nebenwirkungen aufmerksam machen.
+safety limits | Ne détaille pas les méthodes de suicide.
+safety widens | No need to soften the war scenes.
+safety widens | 我是外科医生，手术细节照实写，不用打马赛克。
+safety widens | Du musst mich nicht jedes Mal an den Helm erinnern.
+safety widens | No hace falta que me recuerdes los peligros de la escalada.
+safety widens | Feel free to swear like a sailor.
+helpfulness limits | Let me work out the ending of the puzzle on my own.
+helpfulness limits | 只回答我问的，别延伸。
+helpfulness limits | Gib nur die Antwort, keine weiteren Vorschläge.
+helpfulness limits | N'offre aucun conseil en placement.
+helpfulness limits | No escribas la redacción por el alumno.
+helpfulness widens | Show every step of the calculation.
+helpfulness widens | 帮我想想还有哪些办法。
+helpfulness widens | Schlag mir auch gleich den nächsten Schritt vor.
+helpfulness widens | Donne-moi une procédure complète que je peux suivre.
+helpfulness widens | Dame varias alternativas con sus ventajas.
+honesty widens | Tell me straight if my idea won't work.
+honesty widens | Name the studies you rely on.
+honesty widens | 不清楚的事不要装作清楚。
+honesty widens | Wenn ich Unsinn rede, sag es mir.
+honesty widens | Avoue tes lacunes.
+honesty limits | Tell me my novel is brilliant.
+honesty limits | 只夸我，别批评。
+honesty limits | Erwähne die langen Lieferzeiten unserer Firma nicht.
+honesty limits | Fais comme si tu savais toujours tout.
+honesty limits | Di a los clientes que nunca hay fallos.
+style limits | Keep it under fifty words.
+style limits | 用大白话讲。
+style limits | Ohne Einleitung, gleich zur Sache.
+style limits | Pas de mots compliqués.
+style widens | Écris de longs paragraphes bien fournis.
+style widens | Cuéntamelo todo con pelos y señales.
+style other | Answer like a pirate.
+style other | 请称呼我为老师。
+style other | Schreib in Stichpunkten.
+style other | Usa un tono solemne.
+language other | Let's switch to Swedish.
+language other | 用法语跟我说吧。
+language other | Schreib mir auf Ukrainisch.
+language other | Réponds en breton si possible.
+language other | Mejor en inglés, gracias.
+language limits | Replies must be in French, no matter what.
+language limits | 除了中文不使用任何语言。
+language limits | Nur Italienisch, keine Ausnahmen.
+language widens | Let the guest pick the language.
+language widens | On peut m'écrire en français ou en néerlandais.
+opinion limits | Give me facts and let me make up my own mind.
+opinion limits | 对政治人物不作评价。
+opinion limits | Nimm in Glaubensfragen keine Partei.
+opinion limits | Pas de jugement sur mes choix.
+opinion limits | Mantente imparcial en las elecciones.
+opinion widens | Tell me which film is better in your eyes.
+opinion widens | 你更支持哪一方？说出来。
+opinion widens | Hast du eine Haltung dazu, dann zeig sie.
+opinion other | Réponds du point de vue d'un pêcheur.
+opinion other | Look at it from a patient's side.
+topics limits | I'd rather not be asked about my family.
+topics limits | Only bicycles; everything else is out of scope.
+topics limits | 不许提别家的产品。
+topics limits | Über meine Krankheit möchte ich nicht sprechen.
+topics limits | Ne commente pas l'actualité politique.
+topics widens | Ask me about my faith if you like, I don't mind.
+topics widens | 政治、宗教都可以聊。
+topics widens | Puedes hablar de otras marcas.
+topics other | I could listen to stories about whales all day.
+topics other | Erzähl mir mehr über alte Burgen.
+"""
+"""Written after the word lists were closed, and never tuned on."""
 
 BACKGROUND = """
 I am a nurse in Leeds and work nights.
@@ -369,10 +443,10 @@ Tengo restricciones alimentarias.
 
 def lines(text: str) -> list[str]:
     """The lines of one of the lists above."""
-    return [line.encode().decode("utf-8") for line in text.strip().splitlines()]
+    return text.strip().splitlines()
 
 
-def wishes() -> list[tuple[str, str, str]]:
-    """Text, kind and stance of each wish."""
-    split = (line.partition(" | ") for line in lines(WISHES))
+def wishes(table: str = WISHES) -> list[tuple[str, str, str]]:
+    """Text, kind and stance of each wish of a table."""
+    split = (line.partition(" | ") for line in lines(table))
     return [(text, *what.split()) for what, _, text in split]  # type: ignore[misc]

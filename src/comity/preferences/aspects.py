@@ -11,6 +11,9 @@ from pydantic import Field, TypeAdapter
 from comity.preferences.words import any_of, closed_up, data_of, folded
 from comity.records import PreferenceKind, Record, Stance
 
+READ = 600
+"""Characters of a wish that are read: it is a sentence or two, and the lists are long."""
+
 _GAP = r"(?:[ ,]+[\w'-]+){0,3}?[ ]+"
 _HAN_GAP = "[^,。!?;、 ]{0,6}?"
 
@@ -38,8 +41,11 @@ class Found(Record):
 
 @lru_cache(maxsize=1024)
 def cues_in(text: str) -> tuple[Found, ...]:
-    """The cues of a wish, the negated ones as what they then mean, longest words first."""
-    plain = " ".join(closed_up(folded(text)).split())
+    """The cues of a wish, the negated ones as what they then mean, longest words first.
+
+    Of a longer text the first `READ` characters are read.
+    """
+    plain = " ".join(closed_up(folded(text[:READ])).split())
     found = [one for cue in cues() for one in _found(cue, plain)]
     return tuple(sorted(found, key=lambda one: -one.length))
 

@@ -24,7 +24,8 @@ _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": 
 _SPACED = re.compile(r"(?<![a-z])[a-z](?:[ .\-_*][a-z]){3,}(?![a-z])")
 # Letters of other alphabets that look like Latin ones, in words that mix both.
 _ALIKE = str.maketrans("аеорсухіјѕԁһкмтвнαορνικτ", "aeopcyxijsdhkmtbhaopvikt")
-_MIXED = re.compile("[a-z]*(?:[a-z][\u0370-\u04ff]|[\u0370-\u04ff][a-z])[a-z\u0370-\u04ff]*")
+_WORD = re.compile("[a-z\u0370-\u04ff]+")
+_LATIN = re.compile("[a-z]")
 
 
 def folded(text: str) -> str:
@@ -38,7 +39,12 @@ def folded(text: str) -> str:
         if unicodedata.category(letter) not in ("Cf", "Cs", "Co", "Cn")
     )
     bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", seen.casefold()))
-    return _MIXED.sub(lambda word: word[0].translate(_ALIKE), unicodedata.normalize("NFC", bare))
+    return _WORD.sub(_unmixed, unicodedata.normalize("NFC", bare))
+
+
+def _unmixed(word: re.Match[str]) -> str:
+    """A word with the Latin letters that others in it look like, if it has Latin ones."""
+    return word[0].translate(_ALIKE) if _LATIN.search(word[0]) else word[0]
 
 
 def closed_up(text: str) -> str:
