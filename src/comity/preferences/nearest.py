@@ -98,8 +98,8 @@ def _fitted(vectors: Vectors, wanted: NDArray[np.float64]) -> Scores:
     middle, mean = vectors.mean(axis=0), wanted.mean(axis=0)
     spread = float((vectors - middle).std()) or 1.0
     scaled = (vectors - middle) / spread
-    held = scaled.T @ scaled + _RIDGE * len(scaled) * np.eye(scaled.shape[1])
-    weights = np.linalg.solve(held, scaled.T @ (wanted - mean))
+    held = scaled @ scaled.T + _RIDGE * len(scaled) * np.eye(len(scaled))
+    weights = scaled.T @ np.linalg.solve(held, wanted - mean)
     return lambda vector: ((vector - middle) / spread @ weights + mean).astype(np.float32)
 
 
