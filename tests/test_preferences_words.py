@@ -56,6 +56,11 @@ def test_a_line_can_say_what_a_wish_is_about(line: str, kind: str, text: str) ->
     assert (one.kind, one.text, one.by) == (kind, text, "provider")
 
 
+def test_a_sentence_may_end_with_a_single_letter() -> None:
+    system = "You are the assistant of Bank X. Never give investment advice."
+    assert [one.text for one in stated(system, "provider")] == ["Never give investment advice."]
+
+
 def test_an_unknown_label_is_no_kind() -> None:
     assert stated("Born: in Leeds", "user") == ()
     assert background("Born: in Leeds") == "Born: in Leeds"

@@ -120,7 +120,7 @@ def _is_inside(text: str, start: int, mark: re.Match[str]) -> bool:
         return wrapped and not _is_labelled(begin)
     if mark[0] == ".":
         word = text[max(start, mark.start() - _WORD) : mark.start()].split()[-1:]
-        if word and (word[0].lower() in _abbreviations() or re.fullmatch("[A-Z]", word[0])):
+        if word and word[0].lower() in _abbreviations():
             return True
         if re.fullmatch(r"\s*\d{1,2}", begin):
             return True
