@@ -151,6 +151,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # PEFT and TRL ask transformers by a name that it will drop.
             warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+            # A GGUF file has no config beside it, from which PEFT would see a grown vocabulary.
+            warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)
             yield
     finally:
         for each in shown:
