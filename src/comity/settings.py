@@ -77,7 +77,7 @@ class Settings(Record):
     )
     rounds: int = Field(2, ge=0, description="How often an answer is rewritten, at most.")
     infer: Literal["never", "user_info", "conversation"] = Field(
-        "user_info", description="What implicit wishes of a user are inferred from, by the model."
+        "never", description="What implicit wishes of a user are inferred from, by the model."
     )
     rewrite: Literal["off", "on"] = Field(
         "off", description="Search also what the model makes of the question; not in the gateway."

@@ -38,7 +38,7 @@ class Options(Record):
         False, description="Gateway: have the judge compare rules that were in force together."
     )
     infer: Infer = Field(
-        "user_info", description="From what wishes that nobody stated are inferred (see `infer`)."
+        "never", description="From what wishes that nobody stated are inferred (see `infer`)."
     )
     rewrite: Literal["off", "on"] = Field(
         "off", description="Search also what the model makes of the question; not in the gateway."

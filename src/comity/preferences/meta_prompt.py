@@ -65,16 +65,16 @@ def frame(
     Explicit wishes are read from both texts sentence by sentence, without a model. A sentence of
     the user's that gives orders stays out of the prompt, whether it is a wish or not.
     """
-    provider, user = stated(meta.system_info, "provider"), stated(meta.user_info, "user")
+    user_info, refused = without_orders(meta.user_info)
+    provider, user = stated(meta.system_info, "provider"), stated(user_info, "user")
     weighed = weigh(
         (*provider, *stored, *meta.preferences, *user), matrix=matrix, understands=understands
     )
-    told, refused = without_orders(background(meta.user_info))
     system = _without(meta.system_info, weighed)
     said = {one.text for one in provider}
     return Framed(
         system=system,
-        background=told,
+        background=background(user_info),
         weighed=(*weighed, *refused),
         added=tuple(
             one.preference
@@ -85,16 +85,25 @@ def frame(
 
 
 def without_orders(text: str) -> tuple[str, tuple[Weighed, ...]]:
-    """A user's text without the sentences that give orders, and what became of these."""
+    """A user's text without the sentences that give orders, and what became of these.
+
+    Nothing is left of a text that gives one only as a whole.
+    """
     kept: list[str] = []
     refused: list[Weighed] = []
     for sentence in sentences(text):
         if why := gives_orders(sentence):
-            order = Preference(text=sentence.strip())
-            refused.append(Weighed(preference=order, outcome="refused", reason=why))
+            refused.append(_refused(sentence, why))
         else:
             kept.append(sentence)
-    return "".join(kept).strip() if refused else text.strip(), tuple(refused)
+    told = "".join(kept)
+    if why := gives_orders(told):
+        return "", (*refused, _refused(told, why))
+    return told.strip(), tuple(refused)
+
+
+def _refused(text: str, why: str) -> Weighed:
+    return Weighed(preference=Preference(text=text.strip()), outcome="refused", reason=why)
 
 
 def _without(text: str, weighed: Sequence[Weighed]) -> str:
