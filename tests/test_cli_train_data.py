@@ -124,7 +124,12 @@ def test_a_model_that_says_the_same_to_all_gives_no_rows(comity: Command) -> Non
     failed = comity(*arguments(comity, "--model", "scripted"))
     assert failed.exit_code == 9
     assert "no row came of 2 questions and rules: see" in failed.stderr
-    assert "fence a/b, answer: two answers were alike" in failed.stderr
+    assert "fence a/b, ranking: by its check, all answers" in failed.stderr
+
+
+def test_no_judge_is_needed_where_it_is_said_to_be_none(comity: Command) -> None:
+    done = comity.json(*arguments(comity, "--judge", "none"))
+    assert (done["rows"], done["judge"]["comparisons"]) == (4, 0)
 
 
 def test_a_faulty_file_is_told_before_anything_is_asked(comity: Command) -> None:

@@ -142,7 +142,7 @@ async def test_the_prompts_hold_the_meta_prompt_and_not_the_note_to_the_writer(
         system, user = lesson.prompt
         assert (system.role, user.role) == ("system", "user")
         assert marker(lesson.wish) in system.content
-        assert "do not say that it was wanted" not in system.content
+        assert "do not say that it was wanted" not in system.content + user.content
     priority = next(lesson for lesson in done.lessons if lesson.family == "priority")
     assert "Tell me about money." in priority.prompt[0].content, "both sides are shown"
     assert isinstance(asked, ScriptedModel)
@@ -169,6 +169,24 @@ async def test_answers_that_code_cannot_tell_apart_make_no_row(tmp_path: Path) -
     with pytest.raises(TrainingError, match="no row came of 1 questions"):
         await built(tmp_path, material)
     assert "all answers follow the wish or none does" in (tmp_path / "card.md").read_text("utf-8")
+
+
+async def test_without_a_judge_answers_are_ranked_by_the_wish_they_were_written_for(
+    tmp_path: Path,
+) -> None:
+    done = await built(tmp_path, models=Models(ScriptedModel(write), None))
+    assert len(done.lessons) == 7
+    for each in done.lessons:
+        assert (each.by, each.chosen) == ("writing", ANSWERS[marker(each.wish)])
+    assert (done.compared, done.flipped) == ((), 3)
+    assert "- no judge: what code cannot tell apart" in (tmp_path / "card.md").read_text("utf-8")
+
+
+async def test_without_a_judge_an_answer_that_is_missing_makes_no_row(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no row came"):
+        await built(tmp_path, models=Models(ScriptedModel(["Perhaps."]), None))
+    card = (tmp_path / "card.md").read_text("utf-8")
+    assert "there is no answer written for each of the wishes" in card
 
 
 async def test_a_judge_that_always_prefers_the_first_stops_the_build(tmp_path: Path) -> None:

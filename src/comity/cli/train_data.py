@@ -129,9 +129,12 @@ def data_command(
 
     For each question the model answers under wishes that contradict one another, and the answers
     are ranked under each: by code where it can tell, else by the judge (the model itself, unless
-    --judge names another), asked in both orders. DIR gets sft.train.jsonl, sft.eval.jsonl,
-    dpo.train.jsonl and dpo.eval.jsonl in TRL's forms, card.md, which says what is in them and
-    what was dropped, and build.jsonl, from which --resume goes on.
+    --judge names another), asked in both orders. With --judge none, what code cannot tell apart
+    is ranked by the wish that it was written for, which suits small models.
+
+    DIR gets sft.train.jsonl, sft.eval.jsonl, dpo.train.jsonl and dpo.eval.jsonl in TRL's forms,
+    card.md, which says what is in them and what was dropped, and build.jsonl, from which --resume
+    goes on.
     """
     from comity.training.contamination import read_exams
     from comity.training.dataset import Models, build
@@ -142,7 +145,7 @@ def data_command(
         note(f"the family {family} is missing: no seed question is of it")
     options = _options(session, how)
     model = session.open_model()
-    models = Models(model, session.open_judge(model) or model)
+    models = Models(model, None if _no_judge(session) else session.open_judge(model) or model)
     with _rules(session, rules) as taken, progress_bar("questions", "questions") as advance:
 
         def tell(done: int, of: int, dropped: tuple[Dropped, ...]) -> None:
@@ -162,8 +165,12 @@ def data_command(
                 progress=tell,
             )
         )
-    _note_limits(built, models.judge.name)
+    _note_limits(built, models.judge_name)
     say_json(_as_json(built, out)) if as_json else _say(built, out)
+
+
+def _no_judge(session: Session) -> bool:
+    return session.settings.judge == "none"
 
 
 def _options(session: Session, how: dict[str, Any]) -> Options:

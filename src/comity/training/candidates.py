@@ -1,7 +1,8 @@
 """The answers that are compared: written by a chat model under each wish, and without any.
 
-An answer is written under the wish alone and a note to follow it strictly; the model is trained
-without the note. It so learns to do from the meta-prompt what it can do when told plainly.
+An answer is written under the wish alone, which the question repeats with a note to follow it
+strictly; the model is trained without the note. It so learns to do from the meta-prompt what it
+can do when told plainly.
 """
 
 from __future__ import annotations
@@ -104,8 +105,9 @@ def _request(case: Case, side: FromSide, number: int, writing: Writing) -> Reque
     if side is not None:
         language = case.seed.language
         words = words_of("data", language, package="comity.training")
-        told = f"{render(case.sides[side].writing, language)}\n\n{words['writing']}"
-        messages = (Message(role="system", content=told), question)
+        system = render(case.sides[side].writing, language)
+        told = words["writing"].format(question=case.seed.question, wish=case.sides[side].wish)
+        messages = (Message(role="system", content=system), Message(role="user", content=told))
     return Request(
         messages=messages,
         max_tokens=writing.max_tokens,

@@ -48,19 +48,22 @@ def _head(built: Built) -> Iterator[str]:
 def _rows(built: Built, options: Options) -> Iterator[str]:
     outside = held_out(built.lessons, options.eval_share, options.seed)
     yield "## Rows\n"
-    yield "| family | questions | train | eval | told apart by code |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
+    yield "| family | questions | train | eval | by code | by the judge | as written |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for family in (*FAMILIES, "rules"):
         own = [lesson for lesson in built.lessons if lesson.family == family]
         held = sum(lesson.question in outside for lesson in own)
         questions = len({lesson.question for lesson in own})
-        code = sum(lesson.by == "code" for lesson in own)
-        yield f"| {family} | {questions} | {len(own) - held} | {held} | {code} |"
+        by = Counter(lesson.by for lesson in own)
+        yield (
+            f"| {family} | {questions} | {len(own) - held} | {held} | {by['code']} "
+            f"| {by['judge']} | {by['writing']} |"
+        )
     yield ""
     if not outside:
         yield "**Nothing is held out: there is one question at most, or the share is 0.**\n"
     yield "No question is in both parts. Each row names its `family`, `question`, `wish`, and `by`"
-    yield "(`code` or `judge`: who told its answers apart).\n"
+    yield "(`code`, `judge` or `writing`: who told its answers apart).\n"
     yield "| file | rows | SHA-256 |"
     yield "| --- | ---: | --- |"
     for file in built.files:
@@ -77,7 +80,10 @@ def _way(
         yield f"- {name}: {source}"
     yield f"- answers by `{model}`, words {writing_version()}: {writing.answers} under each wish"
     yield f"  (the first greedy), at most {writing.max_tokens} tokens"
-    yield f"- judge: `{judge}`, words {prefer_version('en')} and {prefer_version('zh')}"
+    if judge:
+        yield f"- judge: `{judge}`, words {prefer_version('en')} and {prefer_version('zh')}"
+    else:
+        yield "- no judge: what code cannot tell apart is ranked by the wish it was written for"
     yield f"- pairs of opposite wishes for each question: {options.per_question} at most"
     yield f"- seed {options.seed}; {built.asked + built.kept} calls to models"
     yield f"- the ranking turned with the wish for {built.flipped} of {built.flippable} questions"

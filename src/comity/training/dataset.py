@@ -49,10 +49,15 @@ _Job = Callable[[], Awaitable[Outcome]]
 
 
 class Models(NamedTuple):
-    """Who writes and who judges."""
+    """Who writes and who judges; without a judge, answers are ranked as they were written."""
 
     model: ChatModel
-    judge: ChatModel
+    judge: ChatModel | None
+
+    @property
+    def judge_name(self) -> str:
+        """Name of the judge; empty where there is none."""
+        return self.judge.name if self.judge else ""
 
 
 async def build(
@@ -86,7 +91,7 @@ async def build(
         jobs = [*_case_jobs(plan, models, options, journal)]
         if rules is not None:
             jobs += _rule_jobs(rules, models, options, journal)
-        outcomes = await _run(jobs, models.judge, options, progress)
+        outcomes = await _run(jobs, models.judge_name, options, progress)
         lessons, doubled = _clean([each for one in outcomes for each in one.lessons], exams)
         built = Built(
             lessons=lessons,
@@ -98,7 +103,7 @@ async def build(
             asked=journal.asked,
             kept=journal.kept,
         )
-    _write_card(folder, card(built, material, models.model.name, models.judge.name, options, exams))
+    _write_card(folder, card(built, material, models.model.name, models.judge_name, options, exams))
     if not lessons:
         raise TrainingError(f"no row came of {len(jobs)} questions and rules: see {folder / CARD}")
     return built
@@ -138,7 +143,7 @@ def _rule_jobs(rules: Rules, models: Models, options: Options, journal: Journal)
 
 
 async def _run(
-    jobs: Sequence[_Job], judge: ChatModel, options: Options, progress: Progress
+    jobs: Sequence[_Job], judge: str, options: Options, progress: Progress
 ) -> tuple[Outcome, ...]:
     """Do the jobs, so many at once, and give what came of each, in their order."""
     outcomes: dict[int, Outcome] = {}
@@ -156,7 +161,7 @@ async def _run(
                     f"({outcome.dropped[0].reason}): see to the model, and go on with --resume"
                 )
             said = [each for one in outcomes.values() for each in one.compared]
-            check_judge(places(said), judge.name, options.most_first)
+            check_judge(places(said), judge, options.most_first)
             progress(len(outcomes), len(jobs), outcome.dropped)
 
     progress(0, len(jobs), ())
@@ -193,7 +198,7 @@ async def _of_case(case: Case, models: Models, options: Options, journal: Journa
 
 
 async def _of_rule(
-    aligner: Aligner, rule: Rule, judge: ChatModel, options: Options, journal: Journal
+    aligner: Aligner, rule: Rule, judge: ChatModel | None, options: Options, journal: Journal
 ) -> Outcome:
     made = await from_rule(aligner, judge, rule, journal, seed=options.seed)
     return Outcome(

@@ -68,7 +68,7 @@ def drawn(rules: Rules, seed: int) -> tuple[Rule, ...]:
 
 
 async def from_rule(
-    aligner: Aligner, judge: ChatModel, rule: Rule, journal: Journal, *, seed: int = 0
+    aligner: Aligner, judge: ChatModel | None, rule: Rule, journal: Journal, *, seed: int = 0
 ) -> FromRule:
     """The lessons of one rule. Raises `ModelMissing`; other failures are told as dropped."""
     name = f"{rule.id}@{rule.version}"
@@ -111,7 +111,7 @@ async def _question(model: ChatModel, rule: Rule, journal: Journal, seed: int) -
 
 
 async def _lessons(
-    model: ChatModel, judge: ChatModel, rule: Rule, case: Case, journal: Journal, seed: int
+    model: ChatModel, judge: ChatModel | None, rule: Rule, case: Case, journal: Journal, seed: int
 ) -> FromRule:
     question = case.asked
     words = words_of("data", prompt_language(question), package="comity.training")
@@ -163,7 +163,7 @@ async def _answer(
 
 
 async def _told_apart(
-    judge: ChatModel,
+    judge: ChatModel | None,
     rule: Rule,
     question: str,
     answers: tuple[str, str],
@@ -178,6 +178,8 @@ async def _told_apart(
         if await _passes(rule, question, broken):
             return "code", "by the rule's check, the answer without the rules keeps it too", None
         return "code", "", None
+    if judge is None:
+        return "judge", "code cannot check the rule, and there is no judge", None
     said = await journal.compare(judge, question, wish, kept, broken)
     reasons = {
         "one": "",

@@ -84,7 +84,7 @@ class Journal:
 
     async def compare(
         self,
-        judge: ChatModel,
+        judge: ChatModel | None,
         question: str,
         wish: str,
         one: str,
@@ -93,9 +93,10 @@ class Journal:
     ) -> Preferred:
         """Which of two answers suits a wish better (see `prefer.preferred`).
 
-        What code decides has no line; a failure of the judge neither. Raises `ModelMissing`.
+        What code decides has no line; a failure of the judge neither. Raises `ModelMissing`, and
+        `ValueError` where there is neither check nor judge.
         """
-        if check is not None:
+        if check is not None or judge is None:
             return await preferred(None, question, wish, one, other, check=check)
         version = prefer_version(prompt_language(question + wish))
         key = _hash("compare", judge.name, version, question, wish, one, other)

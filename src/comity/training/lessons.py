@@ -31,7 +31,9 @@ class Lesson(Record):
     family: str = Field(description="One of the four, or `rules`.")
     question: str = Field(description="Id of the question; its rows stay together.")
     wish: str = Field(description="The wish or rule that the wanted answer follows.")
-    by: Literal["code", "judge"] = Field(description="Who told the two answers apart.")
+    by: Literal["code", "judge", "writing"] = Field(
+        description="Who told the two answers apart: see `Ranking.by`."
+    )
     prompt: tuple[Message, ...] = Field(min_length=1, description="All before the answer.")
     chosen: str = Field(min_length=1, description="The answer that follows the wish.")
     rejected: str = Field(min_length=1, description="The other.")

@@ -37,7 +37,9 @@ class Ranking(Record):
     side: Literal[0, 1] = Field(description="The wish.")
     best: int = Field(-1, description="The better of the two answers that are furthest apart.")
     worst: int = Field(-1, description="The other; -1 where no two were told apart.")
-    by: Literal["code", "judge", "nobody"] = Field("nobody", description="Who told them apart.")
+    by: Literal["code", "judge", "writing", "nobody"] = Field(
+        "nobody", description="Who told them apart; `writing` is the wish they were written for."
+    )
     compared: tuple[Preferred, ...] = Field((), description="Every comparison.")
     reason: str = Field("", description="Why there is no pair.")
 
@@ -94,7 +96,7 @@ def check_judge(places: Places, judge: str, limit: float = MOST_FIRST) -> None:
 
 
 async def rank(
-    judge: ChatModel,
+    judge: ChatModel | None,
     case: Case,
     side: Literal[0, 1],
     candidates: Sequence[Candidate],
@@ -102,9 +104,13 @@ async def rank(
 ) -> Ranking:
     """Compare every two of a case's answers under one of its wishes.
 
-    Raises `ModelMissing`; a judge that fails makes a ranking with the reason.
+    Without a judge, what code cannot tell apart is ranked by the wish that it was written for, as
+    RLCD does (arXiv 2307.12950). Raises `ModelMissing`; a judge that fails makes a ranking with
+    the reason.
     """
     wish, check = case.sides[side].wish, case.sides[side].check
+    if judge is None and check is None:
+        return _by_writing(side, candidates)
     points = [0.0] * len(candidates)
     compared: list[Preferred] = []
     told: list[tuple[int, int, Preferred]] = []
@@ -135,6 +141,15 @@ def crossed(rankings: Sequence[Ranking], candidates: Sequence[Candidate]) -> boo
         one.decided and one.by == "judge" and candidates[one.best].side == 1 - one.side
         for one in rankings
     )
+
+
+def _by_writing(side: Literal[0, 1], candidates: Sequence[Candidate]) -> Ranking:
+    """The first answer written for the wish, and the first written for its opposite."""
+    sides = [candidate.side for candidate in candidates]
+    other: Literal[0, 1] = 1 if side == 0 else 0
+    if side not in sides or other not in sides:
+        return Ranking(side=side, reason="there is no answer written for each of the wishes")
+    return Ranking(side=side, best=sides.index(side), worst=sides.index(other), by="writing")
 
 
 def _undecided(compared: Sequence[Preferred]) -> str:
