@@ -497,6 +497,28 @@ async def test_an_answer_that_breaks_the_rule_though_it_is_shown_is_not_taught(
     assert "the answer with the rules breaks it" in (tmp_path / "card.md").read_text("utf-8")
 
 
+async def test_an_answer_that_breaks_another_rule_of_the_prompt_is_not_taught(
+    tmp_path: Path,
+) -> None:
+    other = Rule(
+        id="phones-2",
+        text="Staff never say no when asked about phones.",
+        enforcement="block",
+        check=Check(must_not_match="(?i)no"),
+    )
+    with Memory.open("sqlite://", embedder=HashEmbedder()) as memory:
+        memory.add([RULE, other])
+        with pytest.raises(TrainingError, match="no row came"):
+            await built(
+                tmp_path,
+                models=Models(ScriptedModel(obeys), None),
+                options=Options(limit=0),
+                rules=Rules(memory, "default", 5),
+            )
+    card = (tmp_path / "card.md").read_text("utf-8")
+    assert "the answer with the rules breaks another of them, phones-2" in card
+
+
 def test_the_page_on_data_runs_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comity.errors import TrainingError
+from comity.evaluation.preference_cases import read_questions
 from comity.preferences.meta_prompt import render
-from comity.training import rows
 from comity.training.contamination import Exams, alike, read_exams
 from comity.training.directions import Case, Unfit, cases
 from comity.training.families import FAMILIES, Material, Persona, Seed, Statement, read_material
@@ -45,10 +45,6 @@ def line(**fields: object) -> str:
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def test_the_families_are_those_that_training_knows() -> None:
-    assert set(FAMILIES) == set(rows.FAMILIES)
-
-
 def test_the_material_that_ships_has_all_families_in_both_languages() -> None:
     assert OWN.missing == ()
     counts = Counter((seed.family, seed.language) for seed in OWN.questions)
@@ -66,6 +62,24 @@ def test_no_question_that_ships_is_in_the_preference_exam() -> None:
     exam = read_exams(())
     assert len(exam) >= 60
     assert exam.near([seed.question for seed in OWN.questions]) == {}
+
+
+def test_nothing_that_ships_is_a_paraphrase_of_the_preference_exam() -> None:
+    asked = read_questions()
+    questions = [one.question for one in asked]
+    users = [wish.meta.user_info for one in asked for wish in one.wishes if wish.meta.user_info]
+    for texts, of_exam, most in (
+        ([seed.question for seed in OWN.questions], questions, 0.3),
+        ([persona.info for persona in OWN.personas], users, 0.2),
+    ):
+        alike = {(a, b): shared(a, b) for a in texts for b in of_exam}
+        assert {pair: share for pair, share in alike.items() if share >= most} == {}
+
+
+def shared(one: str, other: str) -> float:
+    """Jaccard similarity of runs of four characters."""
+    runs = [{text[at : at + 4] for at in range(len(text) - 3)} for text in (one, other)]
+    return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
 
 
 def test_two_personas_of_one_topic_ask_the_question_on_which_people_differ() -> None:

@@ -75,9 +75,9 @@ class Built(Record):
         return tuple(family for family in FAMILIES if family not in named)
 
 
-def places(compared: Sequence[Preferred]) -> Places:
-    """How often a judge chose what stood first."""
-    total = Places()
+def places(compared: Sequence[Preferred], before: Places = Places()) -> Places:  # noqa: B008 - frozen
+    """How often a judge chose what stood first, added to what was seen `before`."""
+    total = before
     for said in compared:
         total = total.plus(said)
     return total

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Literal
 
 from pydantic import Field
@@ -74,10 +75,10 @@ def cases(material: Material, *, per_question: int = 1, seed: int = 0) -> tuple[
 def _of(seed: Seed, material: Material, count: int, draw: int) -> Iterator[Case | Unfit]:
     order = random.Random(f"wishes {draw} {seed.id}")
     differ = seed.family == "diverse" and not seed.harmful
-    made = [*_by_personas(seed, material.personas, order)] if differ else []
-    made += _by_statements(seed, material.statements, order)
+    by_personas = _by_personas(seed, material.personas, order) if differ else iter(())
+    every = chain(by_personas, _by_statements(seed, material.statements, order))
     reason = f"no two wishes of the family {seed.family} in its language fit it"
-    yield from made[:count] or (Unfit(question=seed.id, reason=reason),)
+    yield from tuple(islice(every, count)) or (Unfit(question=seed.id, reason=reason),)
 
 
 def _by_personas(seed: Seed, personas: Sequence[Persona], order: random.Random) -> Iterator[Case]:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from comity.alignment.aligner import Aligner, Case, Stopwatch
-from comity.alignment.checks import check, needs_judge
+from comity.alignment.checks import check, needs_judge, to_check
 from comity.alignment.prefer import Preferred
 from comity.errors import ModelError, ModelMissing
 from comity.material import as_material
@@ -129,6 +129,7 @@ async def _lessons(
         wish = words["keep"].format(rule=rule.text)
         by, reason, said = await _told_apart(judge, rule, asked, (kept, broken), wish, journal)
         compared += [said] if said else []
+        reason = reason or await _breaks_another(case.prompt.rules, rule, asked, kept)
         if reason:
             dropped.append(reason)
             continue
@@ -188,6 +189,15 @@ async def _told_apart(
         "failed": f"the judge failed: {'; '.join(said.reasons)}",
     }
     return "judge", reasons[said.winner], said
+
+
+async def _breaks_another(rules: Sequence[Rule], asked_of: Rule, question: str, kept: str) -> str:
+    """Which other rule that is enforced the wanted answer breaks, as far as code can tell."""
+    others = [rule for rule in to_check(rules) if rule.key != asked_of.key]
+    for rule in others:
+        if not needs_judge(rule) and not await _passes(rule, question, kept):
+            return f"the answer with the rules breaks another of them, {rule.id}"
+    return ""
 
 
 async def _passes(rule: Rule, question: str, answer: str) -> bool:

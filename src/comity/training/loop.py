@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from comity.errors import MissingExtra, TrainingError
 from comity.training import metrics
+from comity.training.families import FAMILIES
 from comity.training.folder import ADAPTER_FOLDER, METRICS_FILE, PLOT_FILE, Begun, Look, Run
 from comity.training.folder import write_run as write
 from comity.training.recipe import Recipe
-from comity.training.rows import FAMILIES, Row, RowFile, missing_families, read_rows
+from comity.training.rows import Row, RowFile, missing_families, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]

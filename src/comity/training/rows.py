@@ -18,10 +18,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from comity.errors import TrainingError
 from comity.records import Message, Record
+from comity.training.families import FAMILIES
 from comity.wording import schema_fault
-
-FAMILIES: tuple[str, ...] = ("priority", "helpful", "consensus", "diverse")
-"""MetaAlign's four families of data, as the dataset builder names them."""
 
 
 class Row(Record):
