@@ -8,7 +8,7 @@ TRAIN := $(VENV)/.installed-train
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint bench bench-exams bench-gateway soak fuzz lock clean
+.PHONY: help demo test lint bench bench-exams bench-gateway bench-preferences bench-rewriting soak fuzz lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,14 @@ bench-exams: $(STAMP) ## put samples of OPO's exams to the local model (hours): 
 bench-gateway: $(STAMP) ## measure what the gateway adds, beside LiteLLM's proxy and Portkey's: ARGS=…
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
+bench-preferences: $(STAMP) ## put the preference exam to the local model in several ways (an hour): RUNS=…
+	@$(BIN)/comity models pull
+	@$(BIN)/python -m benchmarks.preferences --runs $(or $(RUNS),runs) $(ARGS)
+
+bench-rewriting: $(STAMP) ## what rewriting questions brings to the search: DATA=…
+	@$(BIN)/comity models pull
+	@$(BIN)/python -m benchmarks.rewriting --data $(DATA) $(ARGS)
+
 soak: $(STAMP) ## an hour of mixed load on the gateway: does anything grow? MINUTES=…
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
@@ -62,7 +70,7 @@ lock: ## renew requirements.lock (needs uv)
 		--extra mcp --extra dev --no-header --quiet -o requirements.lock pyproject.toml
 	@# torch comes from an index of its own, so the lock has all that is needed besides it
 	printf 'torch ; sys_platform == "none"\n' > $(VENV)/no-torch.txt
-	printf '%s\n' accelerate datasets gguf peft transformers trl \
+	printf '%s\n' accelerate datasets gguf llguidance peft safetensors transformers trl \
 		fsspec jinja2 networkx setuptools sympy | uv pip compile --universal --generate-hashes \
 		--python-version 3.11 --constraint requirements.lock --override $(VENV)/no-torch.txt \
 		--no-header --quiet -o requirements-train.lock -

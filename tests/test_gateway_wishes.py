@@ -51,13 +51,18 @@ def system_of(body: Body) -> str:
     return str(body["messages"][0]["content"])
 
 
+def said_by_user(body: Body) -> str:
+    return str(body["messages"][-1]["content"])
+
+
 def test_wishes_of_the_metadata_stand_behind_the_rules_and_do_not_go_upstream(
     running: Running,
 ) -> None:
     answer = ask(running.sdk(), **about(preferences="style: Be brief.\nAnswer in German."))
     (sent,) = running.upstream.asked
-    system = system_of(sent)
-    assert system.index("No doses") < system.index("- Be brief.\n- Answer in German.")
+    assert "No doses" in system_of(sent)
+    asked = "May dogs run free?\n\nHow I want the answer: Be brief. Answer in German."
+    assert sent["messages"][1:] == [{"role": "user", "content": asked}]
     assert "metadata" not in sent
     kept = {one["preference"]["text"]: one["outcome"] for one in answer.comity["preferences"]}
     assert kept == {"Be brief.": "kept", "Answer in German.": "kept"}
@@ -73,12 +78,12 @@ def test_what_is_inferred_is_told_with_its_words_and_is_asked_for_once(running: 
     asked = ["response_format" in body for body in running.upstream.asked]
     assert asked == [True, False, False]
     assert all(body["model"] == "real-bot" for body in running.upstream.asked)
-    assert "- Keep it short." in system_of(running.upstream.asked[-1])
+    assert "answer: Keep it short." in said_by_user(running.upstream.asked[-1])
 
 
 def test_a_stream_follows_wishes_too_and_tells_them_at_its_end(running: Running) -> None:
     chunks = list(ask(running.sdk(), stream=True, **about(preferences="Be brief.")))
-    assert "- Be brief." in system_of(running.upstream.asked[0])
+    assert "answer: Be brief." in said_by_user(running.upstream.asked[0])
     end: Any = chunks[-1].choices[0]
     assert end.comity["preferences"][0]["preference"]["text"] == "Be brief."
 
@@ -87,14 +92,29 @@ def test_the_responses_api_takes_them_as_well(running: Running) -> None:
     answer: Any = running.sdk().responses.create(
         model="bot", input="May dogs run?", **about(preferences="Be brief.")
     )
-    assert "- Be brief." in system_of(running.upstream.asked[0])
+    assert "answer: Be brief." in said_by_user(running.upstream.asked[0])
     decision = running.memory.store.decision("default", answer.comity["decision"])
     assert [one.preference.text for one in decision.preferences] == ["Be brief."]
 
 
 def test_a_header_says_it_where_a_client_sends_no_metadata(running: Running) -> None:
     ask(running.sdk(), extra_headers={"x-comity-preferences": "style: be brief"})
-    assert "- be brief" in system_of(running.upstream.asked[0])
+    assert "answer: be brief." in said_by_user(running.upstream.asked[0])
+
+
+def test_a_message_of_parts_gets_the_wishes_as_its_last_part(running: Running) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    turns: Any = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": [{"type": "text", "text": "May it run?"}, picture]},
+    ]
+    said = about(preferences="Be brief.")
+    running.sdk().chat.completions.create(model="bot", messages=turns, **said)
+    (sent,) = running.upstream.asked
+    assert sent["messages"][1]["content"] == "Hello"
+    wishes = {"type": "text", "text": "How I want the answer: Be brief."}
+    assert sent["messages"][-1]["content"] == [*turns[-1]["content"], wishes]
 
 
 def test_orders_of_a_user_do_not_reach_the_prompt_and_are_on_record(running: Running) -> None:

@@ -7,7 +7,7 @@ import pytest
 from comity.models.chat import complete
 from comity.models.steer import steered
 from comity.preferences.contrast import without_user
-from comity.preferences.meta_prompt import Framed, paragraphs
+from comity.preferences.meta_prompt import Framed, aside, paragraphs
 from comity.records import Message, Preference, Request, Weighed
 from letter_model import LetterModel
 
@@ -23,13 +23,14 @@ BOTH = Framed(
 def asked(framed: Framed, language: str) -> Request:
     rules = ("Rules in force:", "[R1] Hives must be registered.")
     system = "\n\n".join((*rules, *paragraphs(framed, language)))
-    question = Message(role="user", content="May I keep a hive?")
+    question = Message(role="user", content=f"May I keep a hive?{aside(framed, language)}")
     return Request(messages=(Message(role="system", content=system), question), max_tokens=9)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_rules_and_provider_stay_and_the_user_goes(language: str) -> None:
     assert "bees" in asked(BOTH, language).messages[0].content
+    assert "Keep answers short." in asked(BOTH, language).messages[1].content
     assert without_user(asked(BOTH, language)) == asked(PROVIDER, language)
 
 

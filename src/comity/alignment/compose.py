@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import Field
 
 from comity.material import harmless
-from comity.preferences.meta_prompt import Framed, paragraphs
-from comity.records import WORLD, Hit, Message, Record, Rule, Ruling, Scope
+from comity.preferences.meta_prompt import Framed, aside, head, paragraphs
+from comity.records import VERBATIM, WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
 _COST_POWER = 0.25
@@ -36,6 +36,9 @@ class Prompt(Record):
     rules: tuple[Rule, ...] = Field((), description="The rules in it; rule [R1] is the first.")
     left_out: tuple[Rule, ...] = Field((), description="Kept rules that did not fit.")
     rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
+    aside: str = Field("", description="What stands behind the user's last words, of the user.")
+
+    model_config = VERBATIM
 
 
 class Packed(Record):
@@ -75,7 +78,7 @@ def compose(
     label = _labeller(words, name_place, language)
     packed = pack(ruling, hits, budget, lambda rule: count_tokens(label(0, rule)))
     kind = "rules" if packed.rules else "none_fit" if ruling.kept else "no_rules"
-    head = words[kind].format(
+    opening = words[kind].format(
         place=_one_line(harmless(_and(name_place(place, language) for place in scope.place))),
         date=_day(scope.at) if scope.at else "",
     )
@@ -86,12 +89,12 @@ def compose(
     # where none fits, the model's own knowledge must not stand in for rules that there are
     note = words["incomplete"] if may_be_incomplete and kind != "none_fit" else ""
     personal = framed is not None and framed.is_personal
-    if personal and not ruling.kept:
-        parts = [words["no_rules_instructions"].format(form=words["wished_form"])]
+    if framed and personal and not ruling.kept:
+        parts = head(framed, language)
     else:
         form = words["wished_form" if personal else "form"]
         stable = (words["instructions"].format(form=form), note, words["example"])
-        parts = [*(part.strip() for part in stable if part), head, *listed]
+        parts = [*(part.strip() for part in stable if part), opening, *listed]
     nearest = _nearest(rules, ranks) if words["nearest"] else []
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
@@ -99,13 +102,24 @@ def compose(
         parts += paragraphs(framed, language)
     elif provider:
         parts += [words["provider"], *map(harmless, provider)]
-    turns = [turn for turn in conversation if turn.role != "system"]
+    added = aside(framed, language) if framed else ""
+    turns = with_aside([turn for turn in conversation if turn.role != "system"], added)
     return Prompt(
         messages=(Message(role="system", content="\n\n".join(parts)), *turns),
+        aside=added,
         rules=rules,
         left_out=packed.left_out,
         rule_tokens=packed.tokens,
     )
+
+
+def with_aside(turns: Sequence[Message], added: str) -> list[Message]:
+    """The turns, with `added` behind the last one of the user."""
+    last = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=None)
+    return [
+        Message(role=turn.role, content=turn.content + added) if at == last else turn
+        for at, turn in enumerate(turns)
+    ]
 
 
 def _by_document(rules: Sequence[Rule], ranks: Mapping[tuple[str, int], int]) -> tuple[Rule, ...]:

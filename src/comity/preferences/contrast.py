@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from comity.models.steer import without_after
-from comity.records import Request
+from comity.records import Message, Request
 from comity.wording import words_of
 
 _LANGUAGES = ("en", "zh")
-_HEADINGS = ("background", "stance", "wishes")
+_HEADINGS = ("background", "stance")
+_ASIDE = ("about_me", "wishes")
 
 
 def without_user(request: Request) -> Request:
@@ -18,4 +19,15 @@ def without_user(request: Request) -> Request:
     """
     words = [words_of("meta", language, package="comity.preferences") for language in _LANGUAGES]
     headings = [str(some[name]) for some in words for name in _HEADINGS]
-    return without_after(*headings)(request)
+    begins = [str(some[name]).partition("{")[0] for some in words for name in _ASIDE]
+    bare = without_after(*headings)(request)
+    turns = tuple(_without_aside(turn, begins) for turn in bare.messages)
+    return bare.model_copy(update={"messages": turns})
+
+
+def _without_aside(turn: Message, begins: list[str]) -> Message:
+    """A turn without its last paragraph, where that is what is told of the user."""
+    said, _, last = turn.content.rpartition("\n\n")
+    if turn.role != "user" or not last.startswith(tuple(begins)):
+        return turn
+    return turn.model_copy(update={"content": said})

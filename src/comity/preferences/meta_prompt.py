@@ -16,8 +16,19 @@ from comity.material import as_material, harmless
 from comity.preferences.orders import gives_orders
 from comity.preferences.priority import PriorityMatrix, Understands, weigh
 from comity.preferences.statements import background, sentences, stated
-from comity.records import VERBATIM, MetaPrompt, Preference, PreferenceKind, Record, Rule, Weighed
-from comity.wording import words_of
+from comity.records import (
+    VERBATIM,
+    Message,
+    MetaPrompt,
+    Preference,
+    PreferenceKind,
+    Record,
+    Rule,
+    Weighed,
+)
+from comity.wording import prompt_language, words_of
+
+_ENDS = (".", "!", "?", "。", "！", "？", "…", ":", "：")
 
 
 class Framed(Record):
@@ -138,32 +149,64 @@ def as_wishes(text: str) -> tuple[Preference, ...]:
     return tuple(wishes)
 
 
-def render(meta: MetaPrompt, language: str) -> str:
-    """System info, user info and wishes as they stand in a prompt; empty for an empty one.
+def messages_of(meta: MetaPrompt, question: str, language: str) -> tuple[Message, ...]:
+    """A meta-prompt and a question as they are put where no rule is in force.
 
-    `language` is `zh` or `en`: that of the headings.
+    An empty meta-prompt gives no system message. `language` is `zh` or `en`: that of the words
+    around.
     """
-    return "\n\n".join(paragraphs(frame(meta), language))
+    framed = frame(meta)
+    system = "\n\n".join((*head(framed, language), *paragraphs(framed, language)))
+    asked = f"{question}{aside(framed, language)}"
+    turns = (Message(role="system", content=system),) if system else ()
+    return (*turns, Message(role="user", content=asked))
+
+
+def head(framed: Framed, language: str) -> list[str]:
+    """What the system message begins with where it says nothing of rules but knows a person."""
+    return [_words(language)["head"]] if framed.is_personal else []
 
 
 def paragraphs(framed: Framed, language: str) -> list[str]:
-    """The paragraphs of a framed meta-prompt: the provider's, then the user's."""
-    words = words_of("meta", language, package="comity.preferences")
+    """Of a framed meta-prompt, what stands in the system message: provider, then user."""
+    words = _words(language)
     parts = _of_provider(framed, words)
     if framed.background:
         parts.append(f"{words['background']}\n{as_material(framed.background)}")
     if framed.takes_sides:
         parts.append(words["stance"])
-    if framed.wishes:
-        parts.append("\n".join((words["wishes"], *_listed(framed.wishes, words))))
     return parts
 
 
+def aside(framed: Framed, language: str) -> str:
+    """What is added to the user's last turn: who they are, and what they want of the answer.
+
+    These are the user's own words, so they stand where the user speaks, with no more weight than
+    the question; and small models follow best what stands last (docs/design/prompt.md). Empty
+    where nothing is known of the user.
+    """
+    words = _words(language)
+    lines = [words["about_me"].format(text=_one_line(framed.background))] * bool(framed.background)
+    wanted = words["between"].join(_sentence(wish.text) for wish in framed.wishes)
+    lines += [words["wishes"].format(text=wanted)] * bool(wanted)
+    return "\n\n" + "\n".join(lines) if lines else ""
+
+
+def _words(language: str) -> Mapping[str, Any]:
+    return words_of("meta", language, package="comity.preferences")
+
+
+def _sentence(text: str) -> str:
+    """A wish on one line, with a mark at its end."""
+    line = _one_line(text)
+    return line if line.endswith(_ENDS) else line + ("。" if prompt_language(line) == "zh" else ".")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(harmless(text).split())
+
+
 def _of_provider(framed: Framed, words: Mapping[str, Any]) -> list[str]:
-    added = "\n".join(_listed(framed.added, words))
+    added = "\n".join(words["wish"].format(text=_one_line(wish.text)) for wish in framed.added)
     said = [part for part in (harmless(framed.system), added) if part]
     return [words["provider"], *said] if said else []
-
-
-def _listed(wishes: Iterable[Preference], words: Mapping[str, Any]) -> list[str]:
-    return [words["wish"].format(text=" ".join(harmless(wish.text).split())) for wish in wishes]

@@ -128,7 +128,7 @@ class Completions:
         sent = without_ours(chat.body)
         if not case.prompt.messages:  # the memory has failed, and the tenant goes on without
             return case, sent
-        return case, with_rules(sent, case.prompt.messages[0].content)
+        return case, with_rules(sent, case.prompt.messages[0].content, case.prompt.aside)
 
     async def _settled(
         self, case: Case, sent: Body, choice: Choice, usage: Usage, watch: Stopwatch

@@ -216,10 +216,23 @@ def _as_written(header: str) -> str:
         return header
 
 
-def with_rules(body: Body, system: str) -> Body:
-    """The request with the rules: one system message, in place of all it had, then the turns."""
+def with_rules(body: Body, system: str, aside: str = "") -> Body:
+    """The request with the rules: one system message, in place of all it had, then the turns.
+
+    `aside` goes behind the last words of the user.
+    """
     turns = [message for message in body["messages"] if _ROLES.get(message.get("role")) != "system"]
+    if aside:
+        last = max(at for at, turn in enumerate(turns) if turn.get("role") == "user")
+        turns[last] = {**turns[last], "content": _with_aside(turns[last].get("content"), aside)}
     return {**body, "messages": [{"role": "system", "content": system}, *turns]}
+
+
+def _with_aside(content: Any, aside: str) -> Any:
+    """The content of a message, with a text more at its end."""
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": aside.strip()}]
+    return f"{content or ''}{aside}"
 
 
 def without_ours(body: Body) -> Body:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from comity.errors import ModelError, ModelMissing
 from comity.models.chat import ChatModel
-from comity.preferences.meta_prompt import render
+from comity.preferences.meta_prompt import messages_of
 from comity.records import VERBATIM, Message, Record, Request
 from comity.training.contamination import alike
 from comity.training.directions import Case
@@ -105,9 +105,8 @@ def _request(case: Case, side: FromSide, number: int, writing: Writing) -> Reque
     if side is not None:
         language = case.seed.language
         words = words_of("data", language, package="comity.training")
-        system = render(case.sides[side].writing, language)
         told = words["writing"].format(question=case.seed.question, wish=case.sides[side].wish)
-        messages = (Message(role="system", content=system), Message(role="user", content=told))
+        messages = messages_of(case.sides[side].writing, told, language)
     return Request(
         messages=messages,
         max_tokens=writing.max_tokens,

@@ -23,7 +23,7 @@ from comity.alignment.aligner import Aligner
 from comity.alignment.aligner import Options as AlignerOptions
 from comity.errors import ModelError, TrainingError
 from comity.models.chat import ChatModel
-from comity.preferences.meta_prompt import render
+from comity.preferences.meta_prompt import messages_of
 from comity.records import Message, Rule
 from comity.training.built import Built, Dropped, Options, Outcome, Stage, places
 from comity.training.candidates import Candidate, Written, write
@@ -34,7 +34,7 @@ from comity.training.families import FAMILIES, Material, Seed
 from comity.training.from_rules import Rules, drawn, from_rule
 from comity.training.journal import Journal
 from comity.training.lessons import Lesson, without_doubles, write_files
-from comity.training.ranking import Ranking, check_judge, crossed, rank
+from comity.training.ranking import Places, Ranking, check_judge, crossed, rank
 
 JOURNAL = "build.jsonl"
 CARD = "card.md"
@@ -148,10 +148,11 @@ async def _run(
     """Do the jobs, so many at once, and give what came of each, in their order."""
     outcomes: dict[int, Outcome] = {}
     waiting = iter(range(len(jobs)))
+    seen = Places()
     silent = 0
 
     async def work() -> None:
-        nonlocal silent
+        nonlocal seen, silent
         for number in waiting:
             outcome = outcomes[number] = await jobs[number]()
             silent = silent + 1 if outcome.unanswered else 0
@@ -160,8 +161,8 @@ async def _run(
                     f"no answer for {_GIVE_UP} questions one after another "
                     f"({outcome.dropped[0].reason}): see to the model, and go on with --resume"
                 )
-            said = [each for one in outcomes.values() for each in one.compared]
-            check_judge(places(said), judge, options.most_first)
+            seen = places(outcome.compared, seen)
+            check_judge(seen, judge, options.most_first)
             progress(len(outcomes), len(jobs), outcome.dropped)
 
     progress(0, len(jobs), ())
@@ -171,6 +172,7 @@ async def _run(
     finally:
         for worker in workers:
             worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)  # they write to the journal
     return tuple(outcomes[number] for number in range(len(jobs)))
 
 
@@ -230,9 +232,7 @@ def _lessons(
 
 def _prompt(case: Case, view: View) -> tuple[Message, ...]:
     """The meta-prompt as it stands when questions are answered, and the question."""
-    shown = render(view.meta, case.seed.language)
-    user = Message(role="user", content=case.seed.question)
-    return (Message(role="system", content=shown), user)
+    return messages_of(view.meta, case.seed.question, case.seed.language)
 
 
 def _flipped(rankings: Sequence[Ranking]) -> bool:
@@ -251,10 +251,11 @@ def _silent(written: Written, rankings: Sequence[Ranking]) -> bool:
 def _clean(lessons: Sequence[Lesson], exams: Exams) -> tuple[tuple[Lesson, ...], list[Dropped]]:
     """The lessons without doubles, and without answers that hold a question of an exam."""
     fresh = without_doubles(lessons)
+    first = {id(lesson) for lesson in fresh}
     dropped = [
         _dropped("row", lesson.question, "its prompt and answer stood before")
         for lesson in lessons
-        if not any(lesson is each for each in fresh)
+        if id(lesson) not in first
     ]
     kept = []
     for lesson in fresh:

@@ -1,10 +1,10 @@
 """MetaAlign's three tiers as chat messages, and whether a model's chat template takes them.
 
-System info and user info make the meta-prompt; it stands in the system message in the very
-words that `preferences.meta_prompt.render` gives it when the model is asked, so that a model is
-trained on what it will read. MetaAlign (arXiv 2410.14184) did not publish the tokens of its
-template: that the user's tier stands under a heading of the system message, where every chat
-template has room for it, is our own choice.
+System info and user info make the meta-prompt; it is put in the very words that
+`preferences.meta_prompt.messages_of` gives it when the model is asked, so that a model is trained
+on what it will read. MetaAlign (arXiv 2410.14184) did not publish the tokens of its template:
+that the provider's tier and the user's background stand under headings of the system message,
+and the user's wishes behind the question, is our own choice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from comity.errors import TrainingError
-from comity.preferences.meta_prompt import render
+from comity.preferences.meta_prompt import messages_of
 from comity.records import Message, MetaPrompt
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def three_tiers(
     An empty meta-prompt gives no system message. `language` (`en`, `zh`) is that of the
     headings.
     """
-    system = render(meta, language)
-    messages = [Message(role="system", content=system)] if system else []
-    messages.append(Message(role="user", content=question))
+    messages = list(messages_of(meta, question, language))
     if answer:
         messages.append(Message(role="assistant", content=answer))
     return tuple(messages)
