@@ -46,10 +46,10 @@ def marker(text: str) -> str:
 
 
 def write(request: Request) -> str:
-    """The answer that suits the wish in the system message; with a wish in the text, that one's."""
-    system = "".join(turn.content for turn in request.messages if turn.role == "system")
+    """The answer that suits the wish or the background in the prompt; "Perhaps." without any."""
+    prompt = "".join(turn.content for turn in request.messages)
     number = " (And so I would tell anybody.)" if request.temperature else ""
-    return ANSWERS.get(marker(system), "Perhaps.") + number
+    return ANSWERS.get(marker(prompt), "Perhaps.") + number
 
 
 def fair(request: Request) -> str:
@@ -141,10 +141,12 @@ async def test_the_prompts_hold_the_meta_prompt_and_not_the_note_to_the_writer(
     for lesson in done.lessons:
         system, user = lesson.prompt
         assert (system.role, user.role) == ("system", "user")
-        assert marker(lesson.wish) in system.content
+        assert marker(lesson.wish) in system.content + user.content
         assert "do not say that it was wanted" not in system.content + user.content
     priority = next(lesson for lesson in done.lessons if lesson.family == "priority")
-    assert "Tell me about money." in priority.prompt[0].content, "both sides are shown"
+    system, user = priority.prompt
+    assert "Say nothing of money." in system.content
+    assert "Tell me about money." in user.content, "both sides are shown"
     assert isinstance(asked, ScriptedModel)
 
 

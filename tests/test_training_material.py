@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from comity.errors import TrainingError
 from comity.evaluation.preference_cases import read_questions
-from comity.preferences.meta_prompt import render
+from comity.preferences.meta_prompt import messages_of
 from comity.training.contamination import Exams, alike, read_exams
 from comity.training.directions import Case, Unfit, cases
 from comity.training.families import FAMILIES, Material, Persona, Seed, Statement, read_material
@@ -103,7 +103,7 @@ def test_where_the_user_wins_the_winner_turns_with_who_wants_what() -> None:
     case = one_case(material(seed, *statements({}, {})))
     assert [view.holds for view in case.views] == [1, 0]
     for view in case.views:
-        shown = render(view.meta, "en")
+        shown = "\n".join(turn.content for turn in messages_of(view.meta, seed.question, "en"))
         assert case.sides[view.holds].wish in shown
         assert case.sides[1 - view.holds].wish not in shown, "what gives way is not shown"
         assert view.why == "the answer is written for the user"
@@ -116,7 +116,7 @@ def test_where_the_provider_wins_both_wishes_are_shown_the_provider_first() -> N
     case = one_case(material(seed, *wishes))
     (view,) = case.views
     assert view.holds == 1
-    shown = render(view.meta, "en")
+    shown = "\n".join(turn.content for turn in messages_of(view.meta, seed.question, "en"))
     assert 0 <= shown.index("Be thorough.") < shown.index("Be brief.")
 
 
