@@ -86,8 +86,8 @@ CASE = RuleCase.model_validate(
 
 
 def obeys(request: Request) -> str:
-    """Writes what the system prompt wishes, and breaks rules for who wants a yes."""
-    said = "\n".join(turn.content for turn in request.messages if turn.role == "system")
+    """Writes what the prompt wishes, and breaks rules for who wants a yes."""
+    said = "\n".join(turn.content for turn in request.messages)
     if request.json_schema is not None:
         return '{"inferred": []}'
     if "dog" in request.messages[-1].content:
@@ -158,9 +158,10 @@ def test_every_mode_gets_the_same_words_and_none_only_the_providers(memory: Memo
     said = {mode: [turn.content for turn in turns] for mode, turns in sent.items()}
     assert said["none"] == ["You sell bread.", "Why does bread rise?"]
     assert said["plain"] == ["You sell bread.\nBe brief.", "Why does bread rise?"]
-    assert said["meta_prompt"][-1] == "Why does bread rise?"
-    assert "You sell bread." in said["meta_prompt"][0]
-    assert "Be brief." in said["meta_prompt"][0]
+    system, user = said["meta_prompt"]
+    assert "You sell bread." in system
+    assert user.startswith("Why does bread rise?\n\n")
+    assert user.endswith("Be brief.")
 
 
 def test_the_plain_prompt_says_all_of_the_provider_then_all_of_the_user() -> None:
@@ -183,7 +184,10 @@ def test_the_plain_prompt_says_all_of_the_provider_then_all_of_the_user() -> Non
 
 def test_without_wishes_a_rule_case_is_put_under_the_same_rules(memory: Memory) -> None:
     bare, wished = (
-        asyncio.run(put_rule_case(examinee(memory), CASE, mode)).asked[-1][0].content
+        "\n".join(
+            turn.content
+            for turn in asyncio.run(put_rule_case(examinee(memory), CASE, mode)).asked[-1]
+        )
         for mode in ("none", "meta_prompt")
     )
     assert "Dogs in the park are kept on a leash." in bare
