@@ -15,7 +15,7 @@ from comity.serving.app import create_app
 from comity.serving.auth import create_key
 from comity.serving.config import Gateway
 from comity.serving.upstream import Upstream
-from comity.serving.wire import MOST_SAID
+from comity.serving.wire import MOST_SAID, MOST_WISHES
 from test_gateway import RULES, Body, Running, Scripted, ask, served, told, upstream
 
 __all__ = ["upstream"]  # a fixture
@@ -146,3 +146,11 @@ def test_nothing_said_of_a_user_leaves_request_and_answer_as_they_were(running: 
     assert len(running.upstream.asked) == 1
     assert "preferences" not in answer.comity
     assert "one to three sentences" in system_of(running.upstream.asked[0])
+
+
+def test_more_wishes_than_can_be_weighed_are_refused(running: Running) -> None:
+    lines = [f"Use {number} words." for number in range(MOST_WISHES + 1)]
+    with pytest.raises(BadRequestError, match="51 wishes"):
+        ask(running.sdk(), **about(preferences="\n".join(lines)))
+    assert running.upstream.asked == []
+    ask(running.sdk(), **about(preferences="\n".join(lines[1:])))

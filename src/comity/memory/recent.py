@@ -1,8 +1,8 @@
 """What was asked lately: vectors of questions, rows found for them, wishes read between lines.
 
 A conversation is sent whole with every request. What its earlier turns need was worked out when
-they were asked, and is kept here, in this process, for the next request. Nothing is kept of the
-texts themselves: they are known by their SHA-256.
+they were asked, and is kept here, in this process, for the next request. Texts are known by their
+SHA-256, and nothing is kept of them but the words that an inferred wish rests on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Answers though a part has failed: denied by default, let go where the tenant's settings say so.
 
-- `memory`: rules or search cannot be used. The request goes to the model without rules; a key is
-  known if this process has seen it before.
+- `memory`: rules or search cannot be used. The request goes to the model without rules and stored
+  wishes, those that it states go with it; a key is known if this process has seen it before.
 - `checks`: the judge has failed under a `block` rule. The answer leaves unchecked.
 - `record`: the decision cannot be recorded. It waits in a spool file until it can.
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from comity.alignment.aligner import Aligner, Case, Options, Stopwatch, as_conversation
-from comity.alignment.compose import Prompt
+from comity.alignment.compose import Prompt, with_aside
 from comity.alignment.conflict_watch import ConflictWatch
 from comity.alignment.decisions import append, recover
 from comity.alignment.erasure import person_hash
@@ -30,6 +30,8 @@ from comity.memory.memory import Memory
 from comity.memory.recent import Lately
 from comity.models.chat import ChatModel
 from comity.preferences.infer import Inferred
+from comity.preferences.kinds import Kinds
+from comity.preferences.meta_prompt import Framed, aside, frame, head, paragraphs
 from comity.records import Decision, Message, MetaPrompt, Part, Rewritten, Ruling, Scope
 from comity.retrieval.search import Found
 from comity.retrieval.turns import asked
@@ -37,6 +39,7 @@ from comity.serving.auth import Principal, hash_of, principal
 from comity.serving.config import Gateway
 from comity.serving.telemetry import Telemetry
 from comity.serving.wire import Chat, Refused
+from comity.wording import prompt_language
 
 _LOG = logging.getLogger(__name__)
 _KEYS = 10_000
@@ -198,6 +201,30 @@ class _Way(NamedTuple):
     """Keyed hash of the user that the client named; empty for none."""
 
 
+def _framed(conversation: Sequence[Message], meta: MetaPrompt, inferred: Inferred) -> Framed | None:
+    """What provider and user want, weighed without the memory; None where the user says nothing."""
+    if not (meta.user_info or meta.preferences):
+        return None
+    said = (turn.content for turn in conversation if turn.role == "system")
+    system = "\n\n".join(filter(None, (meta.system_info, *said)))
+    meta = meta.model_copy(update={"system_info": system})
+    return frame(meta, inferred.preferences, understands=Kinds(None))
+
+
+def _prompt(conversation: Sequence[Message], framed: Framed | None) -> Prompt:
+    """The prompt without rules; no messages where the request goes as it came."""
+    if framed is None:
+        return Prompt(messages=())
+    turns = [turn for turn in conversation if turn.role != "system"]
+    language = prompt_language(turns[-1].content)
+    system = "\n\n".join((*head(framed, language), *paragraphs(framed, language)))
+    if not system:
+        return Prompt(messages=())
+    added = aside(framed, language)
+    first = Message(role="system", content=system)
+    return Prompt(messages=(first, *with_aside(turns, added)), aside=added)
+
+
 class _OpenAligner(Aligner):
     """An aligner that goes on as one tenant's settings say when a part fails."""
 
@@ -232,12 +259,17 @@ class _OpenAligner(Aligner):
             if "memory" not in self._way.opens:
                 raise
             self._memory_failed = str(error)
-            return self._without_rules(question, given, meta)
+            return self._without_rules(question, given, meta, inferred)
 
     def _without_rules(
-        self, question: str | Sequence[Message], given: Scope, meta: MetaPrompt
+        self,
+        question: str | Sequence[Message],
+        given: Scope,
+        meta: MetaPrompt,
+        inferred: Inferred,
     ) -> Case:
         conversation = as_conversation(question)
+        framed = _framed(conversation, meta, inferred)
         turns = [turn.content for turn in conversation if turn.role == "user"]
         return Case(
             conversation=conversation,
@@ -246,8 +278,10 @@ class _OpenAligner(Aligner):
             at_given=given.at is not None,
             found=Found(revision=self._revision()),
             ruling=Ruling(),
-            prompt=Prompt(messages=()),
+            prompt=_prompt(conversation, framed),
             meta=meta,
+            weighed=framed.weighed if framed else (),
+            inference_failed=inferred.failed,
         )
 
     def _revision(self) -> int:

@@ -30,6 +30,9 @@ _ABOUT_USER = ("comity_user_info", "comity_preferences")
 MOST_SAID = 4000
 """Characters that may be said of a user, and of what they prefer."""
 
+MOST_WISHES = 50
+"""Wishes that a request may state: each is weighed against all others."""
+
 _ESCAPED = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
 _BLANKS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}
 
@@ -194,7 +197,7 @@ def read_scope(metadata: Any, headers: Mapping[str, str], tenant: str) -> Scope:
 def read_meta(metadata: Any, headers: Mapping[str, str]) -> MetaPrompt:
     """What headers or, where they do not say it, the metadata tell of the user.
 
-    Raises `Refused` (400) for what is no text, or too long.
+    Raises `Refused` (400) for what is no text, too long, or too many wishes.
     """
     told = metadata if isinstance(metadata, dict) else {}
     given = {name: told.get(name) or "" for name in _ABOUT_USER}
@@ -205,6 +208,9 @@ def read_meta(metadata: Any, headers: Mapping[str, str]) -> MetaPrompt:
             said = f"{name} must be text of at most {MOST_SAID} characters"
             raise Refused(400, said, param=f"metadata.{name}")
     wishes = as_wishes(given["comity_preferences"])
+    if len(wishes) > MOST_WISHES:
+        said = f"comity_preferences states {len(wishes)} wishes, one on each line: {MOST_WISHES} "
+        raise Refused(400, said + "are the most", param="metadata.comity_preferences")
     return MetaPrompt(user_info=given["comity_user_info"], preferences=wishes)
 
 
