@@ -54,14 +54,21 @@ async def test_nothing_told_asks_no_model() -> None:
 async def test_the_same_words_are_asked_about_once_and_a_failure_is_asked_again() -> None:
     recent = Recent()
     model = ScriptedModel(["no JSON", written(("small phone", "Be brief."))])
-    assert (await infer_once(model, ZOO, recent)).failed
-    first = await infer_once(model, ZOO, recent)
-    again = await infer_once(model, ZOO, recent)
+    assert (await infer_once(model, ZOO, recent, "default")).failed
+    first = await infer_once(model, ZOO, recent, "default")
+    again = await infer_once(model, ZOO, recent, "default")
     assert first.preferences == again.preferences != ()
+
+
+async def test_tenants_do_not_share_what_was_inferred() -> None:
+    recent, model = Recent(), ScriptedModel([written(("small phone", "Be brief."))])
+    await infer_once(model, ZOO, recent, "one")
+    await infer_once(model, ZOO, recent, "other")
+    assert len(model.requests) == 2
 
 
 async def test_what_was_inferred_is_forgotten_with_the_rest() -> None:
     recent = Recent()
-    await infer_once(ScriptedModel([written(("small phone", "Be brief."))]), ZOO, recent)
+    await infer_once(ScriptedModel([written(("small phone", "Be brief."))]), ZOO, recent, "default")
     recent.clear()
     assert len(recent.inferred) == 0

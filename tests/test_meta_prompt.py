@@ -9,7 +9,7 @@ import pytest
 from comity import Aligner, Memory, Message, Options, Rule, Scope
 from comity.alignment.decisions import verify
 from comity.models.scripted import ScriptedModel
-from comity.preferences.meta_prompt import as_wishes, frame, messages_of
+from comity.preferences.meta_prompt import MOST_WISHES, as_wishes, frame, messages_of
 from comity.records import Decision, MetaPrompt, Preference, Request
 from conftest import Clock
 
@@ -188,6 +188,23 @@ def test_a_provider_that_forbids_opinions_is_not_asked_to_take_sides() -> None:
     )
     assert open_.takes_sides
     assert not frame(shut).takes_sides
+
+
+def test_equal_wishes_count_once_and_only_so_many_are_heeded() -> None:
+    framed = frame(MetaPrompt(user_info="Be brief. " * 400))
+    assert [wish.text for wish in framed.wishes] == ["Be brief."]
+    many = tuple(Preference(text=f"Name tree {n}.") for n in range(MOST_WISHES + 2))
+    framed = frame(MetaPrompt(preferences=many))
+    assert len(framed.wishes) == MOST_WISHES
+    assert [one.outcome for one in framed.weighed[-2:]] == ["refused", "refused"]
+
+
+def test_a_labelled_wish_that_gives_way_leaves_no_label_behind() -> None:
+    meta = MetaPrompt(
+        system_info="Sell pets.\nlanguage: Answer in English.\nBe kind.",
+        preferences=(Preference(text="Answer in German.", kind="language"),),
+    )
+    assert frame(meta).system == "Sell pets.\nBe kind."
 
 
 def test_wishes_come_one_on_a_line_and_may_say_their_kind() -> None:

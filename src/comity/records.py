@@ -225,6 +225,12 @@ PreferenceKind = Literal[
 Stance = Literal["limits", "widens", "other"]
 """Whether a preference asks for less than is usual (`limits`), for more, or for another thing."""
 
+Family = Literal["priority", "helpful", "consensus", "diverse"]
+"""MetaAlign's families of preferences (arXiv 2410.14184): provider and user disagree; degrees and
+kinds of help; values that all share; questions on which people differ."""
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
 
 class Preference(Record):
     """One thing that a provider or a user would like of the answers."""
@@ -259,7 +265,7 @@ class Weighed(Record):
     outcome: Literal["kept", "gives_way", "refused"] = Field(
         description="In the prompt, or left out: it gives way to another, or gives orders."
     )
-    winner: str = Field("", description="What it gives way to: a rule's `id@version`, or words.")
+    winner: str = Field("", description="The words of the wish that it gives way to.")
     reason: str = Field("", description="Why, as the priority matrix says it.")
 
 

@@ -82,6 +82,7 @@ class Case(Record):
     meta: MetaPrompt = Field(MetaPrompt(), description="What provider and user want.")
     weighed: tuple[Weighed, ...] = Field((), description="Each wish, and what became of it.")
     inference_failed: str = Field("", description="Why no wish could be inferred.")
+    inference_usage: Usage = Field(Usage(), description="Tokens of the inference.")
     rewritten: Rewritten | None = Field(None, description="What was searched besides.")
 
     @property
@@ -160,7 +161,7 @@ class Aligner:
         self, question: str | Sequence[Message], scope: Scope, meta: MetaPrompt, *, leaves: bool
     ) -> AsyncGenerator[str | Answer]:
         watch = Stopwatch()
-        inferred = await self.inferred(question, meta, watch)
+        inferred = await self.inferred(question, meta, watch, scope.tenant)
         rewritten = await self._rewritten(question, watch)
         case = await asyncio.to_thread(
             self.prepare,
@@ -274,7 +275,11 @@ class Aligner:
             return await rewrite(self.model, asked(turns).question)
 
     async def inferred(
-        self, question: str | Sequence[Message], meta: MetaPrompt, watch: Stopwatch
+        self,
+        question: str | Sequence[Message],
+        meta: MetaPrompt,
+        watch: Stopwatch,
+        tenant: str,
     ) -> Inferred:
         """The wishes that follow from what is said of the user, or from their turns as well.
 
@@ -288,7 +293,7 @@ class Aligner:
             return Inferred()
         text, _ = without_orders(said)
         with watch("infer"):
-            return await infer_once(self.model, text, self.memory.recent)
+            return await infer_once(self.model, text, self.memory.recent, tenant)
 
     def _framed(
         self,
@@ -528,6 +533,7 @@ class Aligner:
             opened_why=f"checks: {enforced.unchecked}" if enforced.unchecked else "",
             timings=watch.seconds,
             usage=_sum(
+                case.inference_usage,
                 *([case.rewritten.usage] if case.rewritten else []),
                 reply.usage,
                 *(each.usage for each in enforced.replies),

@@ -14,21 +14,15 @@ import random
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Self, TypeVar, get_args
+from typing import Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from comity.alignment.prefer import WishCheck
 from comity.errors import ExamError
 from comity.memory.patterns import compiled
-from comity.records import Check, MetaPrompt, Record, Scope
+from comity.records import Check, Family, MetaPrompt, Record, Scope
 from comity.wording import schema_fault
-
-Family = Literal["priority", "helpful", "consensus", "diverse"]
-"""MetaAlign's four (arXiv 2410.14184): provider and user disagree; degrees and kinds of help;
-shared values; questions on which people differ."""
-
-FAMILIES: tuple[Family, ...] = get_args(Family)
 
 PAIRS = "preference_pairs.jsonl"
 RULE_CASES = "preference_rule_cases.jsonl"

@@ -17,8 +17,7 @@ from pydantic import Field, ValidationError
 
 from comity.alignment.prefer import Followed
 from comity.errors import ExamError
-from comity.evaluation.preference_cases import Family
-from comity.records import VERBATIM, Message, Record, RuleRef, Time, Usage, Weighed
+from comity.records import VERBATIM, Family, Message, Record, RuleRef, Time, Usage, Weighed
 from comity.wording import schema_fault
 
 PreferenceMode = Literal["none", "plain", "meta_prompt", "refined", "contrast", "adapter"]

@@ -18,7 +18,7 @@ from comity.material import as_material, words_in
 from comity.memory.recent import Recent, digest
 from comity.models.chat import ChatModel, complete
 from comity.preferences.orders import gives_orders
-from comity.records import VERBATIM, Message, Preference, PreferenceKind, Record, Request
+from comity.records import VERBATIM, Message, Preference, PreferenceKind, Record, Request, Usage
 from comity.wording import prompt_language, schema_fault, words_of
 
 TIMEOUT = 60.0
@@ -36,6 +36,7 @@ class Inferred(Record):
 
     preferences: tuple[Preference, ...] = Field((), description="Each with the words it rests on.")
     failed: str = Field("", description="Why nothing could be inferred; empty where it could.")
+    usage: Usage = Field(Usage(), description="Tokens read and written; none for what was known.")
 
 
 class _One(BaseModel):
@@ -64,16 +65,18 @@ async def infer(model: ChatModel, told: str, *, timeout: float = TIMEOUT) -> Inf
     try:
         async with asyncio.timeout(timeout):
             reply = await complete(model, infer_request(told))
-        written = _Written.model_validate_json(reply.text)
     except TimeoutError:
         return Inferred(failed=f"no inference within {timeout:g} s")
     except ModelMissing:
         raise  # it would be missing for the answer as well
     except ModelError as error:
         return Inferred(failed=str(error))
+    try:
+        written = _Written.model_validate_json(reply.text)
     except ValidationError as error:
-        return Inferred(failed=f"the reply does not follow the schema: {schema_fault(error)}")
-    return Inferred(preferences=tuple(_checked(written.inferred, told)))
+        why = f"the reply does not follow the schema: {schema_fault(error)}"
+        return Inferred(failed=why, usage=reply.usage)
+    return Inferred(preferences=tuple(_checked(written.inferred, told)), usage=reply.usage)
 
 
 def infer_request(told: str) -> Request:
@@ -125,10 +128,10 @@ def _checked(written: list[_One], told: str) -> list[Preference]:
 
 
 async def infer_once(
-    model: ChatModel, told: str, recent: Recent, *, timeout: float = TIMEOUT
+    model: ChatModel, told: str, recent: Recent, tenant: str, *, timeout: float = TIMEOUT
 ) -> Inferred:
     """As `infer`, but what was inferred lately is not asked again; failures are not kept."""
-    key = digest(f"{model.name}\0{told}")
+    key = digest(f"{tenant}\0{model.name}\0{told}")
     known = recent.inferred.get(key)
     if known is not None:
         return Inferred(preferences=known)

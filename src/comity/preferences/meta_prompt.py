@@ -7,15 +7,15 @@ the question. The words and headings are our own choice; those of MetaAlign were
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import Field
 
-from comity.material import as_material, harmless
+from comity.material import as_material, harmless, words_in
 from comity.preferences.orders import gives_orders
 from comity.preferences.priority import PriorityMatrix, Understands, weigh
-from comity.preferences.statements import background, sentences, stated
+from comity.preferences.statements import background, sentences, stated, without
 from comity.records import (
     VERBATIM,
     Message,
@@ -29,6 +29,10 @@ from comity.records import (
 from comity.wording import prompt_language, words_of
 
 _ENDS = (".", "!", "?", "。", "！", "？", "…", ":", "：")
+
+
+MOST_WISHES = 50
+"""Wishes of provider and user that one prompt heeds."""
 
 
 class Framed(Record):
@@ -78,15 +82,14 @@ def frame(
     """
     user_info, refused = without_orders(meta.user_info)
     provider, user = stated(meta.system_info, "provider"), stated(user_info, "user")
-    weighed = weigh(
-        (*provider, *stored, *meta.preferences, *user), matrix=matrix, understands=understands
-    )
-    system = _without(meta.system_info, weighed)
+    wishes, over = _few((*provider, *stored, *meta.preferences, *user))
+    weighed = weigh(wishes, matrix=matrix, understands=understands)
+    lost = {one.preference.text for one in weighed if _lost(one)}
     said = {one.text for one in provider}
     return Framed(
-        system=system,
+        system=without(meta.system_info, lost),
         background=background(user_info),
-        weighed=(*weighed, *refused),
+        weighed=(*weighed, *over, *refused),
         added=tuple(
             one.preference
             for one in weighed
@@ -117,12 +120,16 @@ def _refused(text: str, why: str) -> Weighed:
     return Weighed(preference=Preference(text=text.strip()), outcome="refused", reason=why)
 
 
-def _without(text: str, weighed: Sequence[Weighed]) -> str:
-    """The provider's text without the sentences that gave way."""
-    for one in weighed:
-        if one.preference.by == "provider" and one.outcome == "gives_way":
-            text = text.replace(one.preference.text, "", 1)
-    return text.strip()
+def _lost(one: Weighed) -> bool:
+    return one.preference.by == "provider" and one.outcome == "gives_way"
+
+
+def _few(wishes: Iterable[Preference]) -> tuple[list[Preference], list[Weighed]]:
+    """The wishes, each once, and what is too much: a prompt is no place for hundreds."""
+    once = list({(one.by, one.origin, words_in(one.text)): one for one in wishes}.values())
+    why = f"more than {MOST_WISHES} wishes"
+    over = [Weighed(preference=one, outcome="refused", reason=why) for one in once[MOST_WISHES:]]
+    return once[:MOST_WISHES], over
 
 
 def _kept(one: Weighed, by: str) -> bool:

@@ -8,7 +8,7 @@ Chinese, German, French and Spanish): what they do not know is background, and s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -59,6 +59,12 @@ def stated(info: str, by: Literal["provider", "user"]) -> tuple[Preference, ...]
 def background(info: str) -> str:
     """What `stated` takes for no wish, in order: who somebody is."""
     return "".join(part.whole for part in _parts(info) if not part.is_wish).strip()
+
+
+def without(info: str, wishes: Collection[str]) -> str:
+    """The text without the sentences, or labelled lines, that state one of these wishes."""
+    kept = (part.whole for part in _parts(info) if not (part.is_wish and part.text in wishes))
+    return "".join(kept).strip()
 
 
 def sentences(text: str) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ class Completions:
         return self._aligner.model.count_tokens(text)
 
     async def _prepared(self, chat: Chat, watch: Stopwatch) -> tuple[Case, Body]:
-        inferred = await self._aligner.inferred(chat.conversation, chat.meta, watch)
+        inferred = await self._aligner.inferred(
+            chat.conversation, chat.meta, watch, chat.given.tenant
+        )
         case = await asyncio.to_thread(
             self._aligner.prepare,
             chat.conversation,

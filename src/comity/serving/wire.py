@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from comity.errors import ComityError
-from comity.preferences.meta_prompt import as_wishes
+from comity.preferences.meta_prompt import MOST_WISHES, as_wishes
 from comity.records import Message, MetaPrompt, OptionalTime, Record, Scope
 from comity.serving.strict_json import read_json
 
@@ -29,9 +29,6 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _ABOUT_USER = ("comity_user_info", "comity_preferences")
 MOST_SAID = 4000
 """Characters that may be said of a user, and of what they prefer."""
-
-MOST_WISHES = 50
-"""Wishes that a request may state: each is weighed against all others."""
 
 _ESCAPED = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
 _BLANKS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}

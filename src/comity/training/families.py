@@ -19,11 +19,8 @@ from pydantic import Field, ValidationError
 
 from comity.alignment.prefer import WishCheck
 from comity.errors import TrainingError
-from comity.records import Preference, PreferenceKind, Record, Stance
+from comity.records import FAMILIES, Family, Preference, PreferenceKind, Record, Stance
 from comity.wording import prompt_language, schema_fault
-
-Family = Literal["priority", "helpful", "consensus", "diverse"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 class Seed(Record):
