@@ -18,12 +18,12 @@ from comity.errors import ModelError, ModelMissing, TrainingError
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.models.scripted import ScriptedModel
-from comity.records import Check, Message, Request, Rule
+from comity.records import FAMILIES, Check, Message, Request, Rule
 from comity.training.built import Built, Options
 from comity.training.candidates import Writing
 from comity.training.contamination import Exams
 from comity.training.dataset import Models, build
-from comity.training.families import FAMILIES, Material, Persona, Seed, Statement
+from comity.training.families import Material, Persona, Seed, Statement
 from comity.training.from_rules import Rules
 from comity.training.lessons import Lesson, held_out, without_doubles
 from comity.training.rows import Conversation, Pair, read_rows

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from comity.errors import TrainingError
 from comity.evaluation.preference_cases import read_questions
 from comity.preferences.meta_prompt import messages_of
+from comity.records import FAMILIES
 from comity.training.contamination import Exams, alike, read_exams
 from comity.training.directions import Case, Unfit, cases
-from comity.training.families import FAMILIES, Material, Persona, Seed, Statement, read_material
+from comity.training.families import Material, Persona, Seed, Statement, read_material
 
 OWN = read_material()
 

@@ -8,9 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from comity.alignment.prefer import Preferred
-from comity.records import Record
+from comity.records import FAMILIES, Record
 from comity.training.candidates import Writing
-from comity.training.families import FAMILIES
 from comity.training.lessons import FileWritten, Lesson
 from comity.training.ranking import MOST_FIRST, Places
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from comity.alignment.prefer import prefer_version
+from comity.records import FAMILIES
 from comity.training.built import Built, Dropped, Options
 from comity.training.candidates import writing_version
 from comity.training.contamination import NEAR, RUN, RUN_CHINESE, Exams
-from comity.training.families import FAMILIES, Material
+from comity.training.families import Material
 from comity.training.lessons import held_out
 
 _SHOWN = 5  # ids beside a reason

@@ -24,13 +24,13 @@ from comity.alignment.aligner import Options as AlignerOptions
 from comity.errors import ModelError, TrainingError
 from comity.models.chat import ChatModel
 from comity.preferences.meta_prompt import messages_of
-from comity.records import Message, Rule
+from comity.records import FAMILIES, Message, Rule
 from comity.training.built import Built, Dropped, Options, Outcome, Stage, places
 from comity.training.candidates import Candidate, Written, write
 from comity.training.card import card
 from comity.training.contamination import Exams, alike
 from comity.training.directions import Case, Unfit, View, cases
-from comity.training.families import FAMILIES, Material, Seed
+from comity.training.families import Material, Seed
 from comity.training.from_rules import Rules, drawn, from_rule
 from comity.training.journal import Journal
 from comity.training.lessons import Lesson, without_doubles, write_files

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from comity.alignment.prefer import WishCheck
 from comity.preferences.priority import default_matrix
-from comity.records import MetaPrompt, Preference, Record
-from comity.training.families import Family, Material, Persona, Seed, Statement, opposites
+from comity.records import Family, MetaPrompt, Preference, Record
+from comity.training.families import Material, Persona, Seed, Statement, opposites
 from comity.wording import words_of
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from comity.errors import MissingExtra, TrainingError
+from comity.records import FAMILIES
 from comity.training import metrics
-from comity.training.families import FAMILIES
 from comity.training.folder import ADAPTER_FOLDER, METRICS_FILE, PLOT_FILE, Begun, Look, Run
 from comity.training.folder import write_run as write
 from comity.training.recipe import Recipe

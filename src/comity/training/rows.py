@@ -17,8 +17,7 @@ from typing import Any, Self, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from comity.errors import TrainingError
-from comity.records import Message, Record
-from comity.training.families import FAMILIES
+from comity.records import FAMILIES, Message, Record
 from comity.wording import schema_fault
 
 
