@@ -2,8 +2,9 @@
 
 `python -m benchmarks.preferences --runs FOLDER` puts the packaged preference exam to a model by
 `comity exam preferences`, under the sample rules, and publishes what came out. A stopped benchmark
-continues where it was, also with more modes. `--label FILE` writes 40 answers for a person to
-label instead of publishing; `--labels FILE` reads them back, and adds how far the verdicts agree.
+continues where it was, also with more modes. `--label FILE` writes answers to be labelled instead
+of publishing (`--label-count`, `--label-judged` for those alone that the judge decided);
+`--labels FILE --labelled-by NAME` reads them back, and adds how far the verdicts agree with NAME's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.quality import memory_of
 from benchmarks.report import Measure, publish
@@ -21,15 +23,19 @@ from comity.evaluation.preference_labels import agreement, read_labels, to_label
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceMode, PreferenceRun
 from comity.evaluation.preference_score import (
     Gain,
+    asked_in,
     broken,
     flips,
     follow,
+    follow_in,
     gain,
     groups,
     judge_checks,
     leanings,
     rule_change,
+    without_priority,
 )
+from comity.evaluation.preference_verdicts import scored_items
 from comity.evaluation.score import Interval
 from comity.samples import sample_folder
 
@@ -37,7 +43,7 @@ SEED = 5
 _BETTER: tuple[PreferenceMode, ...] = ("meta_prompt", "refined", "contrast", "adapter")
 _GOALS = {
     "meta_prompt.gain_points": "> 0 beyond its interval",
-    "rules_broken.change_points": "<= 0, or 0 within its interval",
+    "rules_broken.change_points": "0 within its interval",
 }
 
 
@@ -45,14 +51,18 @@ def main() -> None:
     """Run what is asked for, then publish `results/preferences.json` and the README's table."""
     asked = _arguments()
     run = PreferenceRun.read(asked.runs / "exam") if asked.only_publish else _run(asked)
-    items = tuple(run.latest().values())
+    items = scored_items(run)
     if asked.label:
-        write_labels(asked.label, to_label(items, read_questions(), seed=SEED))
+        judged = asked.label_judged
+        drawn = to_label(
+            items, read_questions(), count=asked.label_count, seed=SEED, judged_only=judged
+        )
+        write_labels(asked.label, drawn)
         print(f"written: {asked.label}; fill in each label: wish, opposite or neither")
         return
     measures = list(measures_of(items, run))
     if asked.labels:
-        measures += _agreement(items, asked.labels)
+        measures += agreement_measures(items, asked.labels, asked.labelled_by)
     publish("preferences", measures)
 
 
@@ -72,7 +82,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only-publish", action="store_true", help="ask nothing more")
     parser.add_argument("--label", type=Path, help="write answers to be labelled")
     parser.add_argument("--labels", type=Path, help="read the labelled answers")
-    return parser.parse_args()
+    parser.add_argument("--label-count", type=int, default=40, help="how many")
+    parser.add_argument("--label-judged", action="store_true", help="of the judge's alone")
+    parser.add_argument("--labelled-by", default="", help="who labelled: a person, a model's name")
+    asked = parser.parse_args()
+    if bool(asked.labels) != bool(asked.labelled_by.strip()):
+        parser.error("--labels and --labelled-by go together: say who labelled")
+    if asked.label_count < 1:
+        parser.error("--label-count: at least 1")
+    return asked
 
 
 def _run(asked: argparse.Namespace) -> PreferenceRun:
@@ -104,29 +122,44 @@ def measures_of(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator
     yield from _followed(items, sample)
     yield from _flipped(items)
     for mode in _BETTER:
-        for before, name in (("plain", "gain_points"), ("none", "gain_to_none_points")):
-            yield from _gained(f"{mode}.{name}", gain(items, _mode(before), mode), "wishes")
-        for by, some in groups(items, "decided_by").items():
-            yield from _gained(f"{mode}.gain_points_by_{by}", gain(some, "plain", mode), "wishes")
+        yield from _gains(items, mode)
     yield from _rules(items)
     yield from _judge(items)
 
 
-def _mode(name: str) -> PreferenceMode:
-    return "plain" if name == "plain" else "none"
+def _gains(items: Sequence[PreferenceItem], mode: PreferenceMode) -> Iterator[Measure]:
+    """The gains of a mode: first by what no judge has a say in."""
+    for by, some in groups(items, "decided_by").items():  # code, then judge
+        yield from _gained(f"{mode}.gain_points_by_{by}", gain(some, "plain", mode), "wishes")
+    yield from _gained(f"{mode}.gain_points", gain(items, "plain", mode), "wishes")
+    of_all = gain(items, "plain", mode, undecided="not followed")
+    told = "wishes, what is not decided counts as not followed"
+    yield from _gained(f"{mode}.gain_points_of_asked", of_all, told)
+    rest = gain(without_priority(items), "plain", mode)
+    yield from _gained(f"{mode}.gain_points_without_priority", rest, "wishes of other families")
+    yield from _gained(f"{mode}.gain_to_none_points", gain(items, "none", mode), "wishes")
 
 
 def _followed(items: Sequence[PreferenceItem], sample: str) -> Iterator[Measure]:
     for one in follow(items):
         if one.share is not None and one.share_of_asked is not None:
+            beside = _plain_beside(items, one.mode)
             yield _share(
                 f"{one.mode}.followed",
                 one.share,
                 f"{one.decided} decided of {one.asked} question-preference pairs, {one.turned} "
                 f"turned with the order, {one.failed} failed; {sample}{_within(one.interval)}",
-            )
+            ).model_copy(update=beside)
             counted = "what is not decided counts as not followed"
             yield _share(f"{one.mode}.followed_of_asked", one.share_of_asked, counted)
+
+
+def _plain_beside(items: Sequence[PreferenceItem], mode: PreferenceMode) -> dict[str, Any]:
+    """As the peer of a mode, what `plain` came to on the very questions that it was asked."""
+    plain = follow_in(asked_in(items, mode), "plain")
+    if mode not in _BETTER or plain is None or plain.share is None:
+        return {}
+    return {"peer": round(plain.share, 4), "peer_name": f"plain, the same {plain.asked} pairs"}
 
 
 def _flipped(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
@@ -134,12 +167,15 @@ def _flipped(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
         if one.rate is not None:
             told = f"{one.questions} questions with a verdict under every wish"
             yield _share(f"{one.mode}.flip_rate", one.rate, told + _within(one.interval))
+        if one.rate_of_asked is not None:
+            told = f"{one.flipped} of {one.asked} questions; undecided counts as not followed"
+            yield _share(f"{one.mode}.flip_rate_of_asked", one.rate_of_asked, told)
 
 
 def _gained(name: str, found: Gain, what: str) -> Iterator[Measure]:
     if found.difference is not None:
         cells = found.cells
-        more, less = ("gained", "lost") if what == "wishes" else ("newly broken", "no longer")
+        more, less = ("newly broken", "no longer") if what == "rule cases" else ("gained", "lost")
         yield Measure(
             measure=name,
             value=round(100 * found.difference, 2),
@@ -153,11 +189,20 @@ def _gained(name: str, found: Gain, what: str) -> Iterator[Measure]:
 def _rules(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
     for one in broken(items):
         if one.share is not None:
-            told = f"{one.broken} of {one.asked} rule cases, the rule in force in {one.in_force}"
+            told = f"{one.broken} of {one.scored} rule cases, the rule in force in {one.in_force}"
             yield _share(f"{one.mode}.rules_broken", one.share, told + _within(one.interval))
     for mode in _BETTER:
         name = "rules_broken" if mode == "meta_prompt" else f"{mode}.rules_broken"
-        yield from _gained(f"{name}.change_points", rule_change(items, mode), "rule cases")
+        change = rule_change(items, mode)
+        yield from _gained(f"{name}.change_points", change, "rule cases")
+        if change.interval is not None:
+            yield Measure(
+                measure=f"{name}.change_points_upper",
+                value=round(100 * change.interval.high, 2),
+                unit="points",
+                note=f"upper end of the 95 % interval (Agresti and Min's): what "
+                f"{change.cells.questions} cases leave possible",
+            )
 
 
 def _judge(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
@@ -180,16 +225,20 @@ def _judge(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
             )
 
 
-def _agreement(items: Sequence[PreferenceItem], file: Path) -> Iterator[Measure]:
+def agreement_measures(
+    items: Sequence[PreferenceItem], file: Path, labelled_by: str
+) -> Iterator[Measure]:
+    """How far the verdicts agree with the labels of a file, and whose labels they are."""
     names = {"judge": "judge.agreement", "code": "code.agreement"}
     for who, found in agreement(items, read_labels(file)).items():
         if found.share is not None:
             told = (
-                f"same as a person's label, of {found.decided} answers decided by both; "
+                f"same as the label of {labelled_by}, of {found.decided} answers decided by both; "
                 f"{found.labelled - found.decided} labelled ones without a verdict, "
                 f"{found.neither} labelled neither"
             )
-            yield _share(names[who], found.share, told + _within(found.interval))
+            measure = _share(names[who], found.share, told + _within(found.interval))
+            yield measure.model_copy(update={"peer_name": f"labels of {labelled_by}"})
 
 
 def _share(name: str, share: float, told: str) -> Measure:

@@ -19,7 +19,7 @@ from comity.evaluation.preference_cases import (
     read_questions,
     read_rule_cases,
 )
-from comity.evaluation.preference_exam import breach
+from comity.evaluation.preference_verdicts import breach
 from comity.records import FAMILIES, MetaPrompt
 
 QUESTIONS = {question.id: question for question in read_questions()}

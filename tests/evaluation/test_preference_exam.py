@@ -20,19 +20,21 @@ from comity.evaluation.preference_ask import (
     put_rule_case,
     put_wish,
 )
-from comity.evaluation.preference_cases import PreferenceQuestion, RuleCase
+from comity.evaluation.preference_cases import PreferenceQuestion, RuleCase, asked_digest
 from comity.evaluation.preference_exam import dear_ones, execute, jobs
 from comity.evaluation.preference_runs import (
     ITEMS,
+    PREFERENCE_MODES,
     PreferenceMode,
     PreferencePlan,
     PreferenceRun,
 )
 from comity.evaluation.preference_score import broken, flips, follow, judge_checks
+from comity.evaluation.preference_words import words_by_mode
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.models.scripted import ScriptedModel
-from comity.records import Preference, Request, Rule
+from comity.records import Check, Preference, Request, Rule
 
 NOW = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
 BASIC: tuple[PreferenceMode, ...] = ("none", "plain", "meta_prompt")
@@ -141,11 +143,12 @@ def sit(
     model: ScriptedModel | None = None,
     questions: Sequence[PreferenceQuestion] | None = None,
     resume: bool = False,
+    adapter: bool = False,
 ) -> PreferenceRun:
     """The whole exam, run in a folder."""
     todo = list(jobs(questions or (question(), opinions()), (CASE,), modes))
     with PreferenceRun.begin(folder, plan(modes=tuple(modes)), resume=resume) as run:
-        who = examinee(memory, model)
+        who = examinee(memory, model)._replace(adapter=ScriptedModel(obeys) if adapter else None)
         asyncio.run(execute(run, todo, who, judge or ScriptedModel(reads)))
     return run
 
@@ -257,15 +260,18 @@ def test_a_run_that_was_cut_off_goes_on_and_asks_nothing_twice(
             raise ModelError("gone")
         return obeys(request)
 
-    with pytest.raises(ExamError, match=r"stopped after \d+ of 14 .*--resume.*gone"):
-        sit(tmp_path / "run", memory, model=ScriptedModel(tires))
+    sit(tmp_path / "run", memory, modes=("adapter",), questions=[question()], adapter=True)
+    with pytest.raises(ExamError, match=r"--resume.*gone") as stopped:
+        sit(tmp_path / "run", memory, model=ScriptedModel(tires), resume=True)
+    kept = [item for item in PreferenceRun.read(tmp_path / "run").items() if item.mode in BASIC]
+    assert f"stopped after {len(kept)} of 14 answers" in str(stopped.value)
     file = tmp_path / "run" / ITEMS
     before = file.read_bytes()
     file.write_bytes(before + b'{"part": "wi')  # as a crash leaves it
     run = sit(tmp_path / "run", memory, resume=True)
     assert file.read_bytes().startswith(before)
     keys = [item.key for item in run.items()]
-    assert len(keys) == len(set(keys)) == 14
+    assert len(keys) == len(set(keys)) == 14 + 3
 
 
 def test_modes_may_come_on_and_nothing_else_may_differ(tmp_path: Path, memory: Memory) -> None:
@@ -278,6 +284,48 @@ def test_modes_may_come_on_and_nothing_else_may_differ(tmp_path: Path, memory: M
         PreferenceRun.begin(tmp_path / "run", plan(questions=("bread",)), resume=True)
     with pytest.raises(ExamError, match="holds a run already"):
         PreferenceRun.begin(tmp_path / "run", plan())
+
+
+def test_words_may_change_for_modes_that_come_on_and_for_no_others(tmp_path: Path) -> None:
+    begun = plan(modes=("none", "meta_prompt"), words={"none": "a", "meta_prompt": "a"})
+    PreferenceRun.begin(tmp_path / "run", begun).close()
+    later = plan(modes=("refined",), words={"none": "a", "meta_prompt": "a", "refined": "b"})
+    with PreferenceRun.begin(tmp_path / "run", later, resume=True) as run:
+        assert run.plan.words == {"none": "a", "meta_prompt": "a", "refined": "b"}
+    other = plan(modes=("contrast",), words={"none": "a", "meta_prompt": "c", "refined": "b"})
+    with pytest.raises(ExamError, match="mode meta_prompt was answered under other words"):
+        PreferenceRun.begin(tmp_path / "run", other, resume=True)
+
+
+def test_a_plan_that_kept_less_is_taken_as_it_is(tmp_path: Path) -> None:
+    PreferenceRun.begin(tmp_path / "run", plan()).close()
+    now = plan(words={"meta_prompt": "a"}, cases_asked="x", rule_cases_asked="y")
+    with PreferenceRun.begin(tmp_path / "run", now, resume=True) as run:
+        assert (run.plan.cases_asked, run.plan.words) == ("x", {})
+    with pytest.raises(ExamError, match="cases_asked was x, not z"):
+        PreferenceRun.begin(
+            tmp_path / "run", now.model_copy(update={"cases_asked": "z"}), resume=True
+        )
+
+
+def test_a_check_is_no_part_of_what_was_asked() -> None:
+    first = question()
+    wishes = [one.model_copy(update={"check": None, "family": "diverse"}) for one in first.wishes]
+    assert asked_digest([first]) == asked_digest([first.model_copy(update={"wishes": wishes})])
+    put_otherwise = first.model_copy(update={"question": "Why does it?"})
+    assert asked_digest([first]) != asked_digest([put_otherwise])
+    wanted = [first.wishes[0].model_copy(update={"wish": "Short."}), first.wishes[1]]
+    assert asked_digest([first]) != asked_digest([first.model_copy(update={"wishes": wanted})])
+    assert asked_digest([CASE]) == asked_digest(
+        [CASE.model_copy(update={"check": Check(must_match="no")})]
+    )
+
+
+def test_every_mode_that_the_aligner_puts_has_a_version_of_its_words() -> None:
+    words = words_by_mode(rule_cases=True)
+    assert set(words) == set(PREFERENCE_MODES) - {"plain"}
+    assert len({words["none"], words["meta_prompt"], words["refined"]}) == 3
+    assert "none" not in words_by_mode(rule_cases=False)
 
 
 def test_one_process_writes_a_run_at_a_time(tmp_path: Path) -> None:

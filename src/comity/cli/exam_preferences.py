@@ -133,7 +133,8 @@ def preferences_command(
         catch_up(memory)
         plan = _plan(session, examinee, judge, questions, ruled, modes).model_copy(
             update={
-                "cases": str(cases or ""),
+                "cases": str(cases.resolve()) if cases else "",
+                "rule_cases_file": str(rule_cases.resolve()) if rule_cases else "",
                 "questions": tuple(question.id for question in some),
                 "rule_cases": tuple(case.id for case in cases_put),
                 "dear": dear,
@@ -206,8 +207,9 @@ def _plan(
     from importlib.metadata import version
 
     from comity.alignment.prefer import prefer_version
-    from comity.evaluation.preference_cases import digest
+    from comity.evaluation.preference_cases import asked_digest, digest
     from comity.evaluation.preference_runs import PreferencePlan
+    from comity.evaluation.preference_words import words_by_mode
 
     options = examinee.options.model_dump(mode="json", exclude_none=True)
     plain = {name: value for name, value in options.items() if not isinstance(value, list | dict)}
@@ -218,6 +220,9 @@ def _plan(
         modes=modes,
         cases_sha256=digest(questions),
         rule_cases_sha256=digest(rule_cases),
+        cases_asked=asked_digest(questions),
+        rule_cases_asked=asked_digest(rule_cases),
+        words=dict(words_by_mode(rule_cases=bool(rule_cases))),
         questions=(),
         memory=session.settings.memory,
         revision=examinee.memory.revision,

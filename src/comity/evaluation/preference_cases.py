@@ -10,11 +10,12 @@ files were written for this project.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -120,6 +121,25 @@ def digest(cases: Sequence[Record]) -> str:
     """SHA-256 over the cases, in hex: another one where a word of them is another."""
     told = "\n".join(case.model_dump_json() for case in cases)
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def asked_digest(cases: Sequence[PreferenceQuestion] | Sequence[RuleCase]) -> str:
+    """SHA-256, in hex, over what model and judge are asked in the cases.
+
+    Checks, families and whatever else only scores an answer may change without changing it.
+    """
+    told = json.dumps([_asked(case) for case in cases], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _asked(case: PreferenceQuestion | RuleCase) -> dict[str, Any]:
+    if isinstance(case, RuleCase):
+        return case.model_dump(mode="json", include={"id", "question", "scope", "meta"})
+    wishes = [
+        {"meta": wish.meta.model_dump(mode="json"), "wish": wish.wish, "not": case.opposite(number)}
+        for number, wish in enumerate(case.wishes)
+    ]
+    return {"id": case.id, "question": case.question, "wishes": wishes}
 
 
 def _read(path: Path | None, packaged: str, kind: type[_Case]) -> tuple[_Case, ...]:

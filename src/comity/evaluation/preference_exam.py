@@ -27,9 +27,9 @@ from comity.evaluation.preference_runs import (
     PreferenceRun,
     prompts_sha256,
 )
-from comity.memory.patterns import compiled
+from comity.evaluation.preference_verdicts import ruled_now
 from comity.models.chat import ChatModel
-from comity.records import Check, Reply
+from comity.records import Reply
 
 DEAR: tuple[PreferenceMode, ...] = ("refined", "contrast")
 """Modes that cost several answers each; they may be asked a share of the questions."""
@@ -120,8 +120,9 @@ async def execute(
     try:
         await asyncio.gather(*workers)
     except ComityError as error:
+        told = sum(job.key in done for job in todo)
         raise ExamError(
-            f"stopped after {len(done)} of {len(todo)} answers, which are kept in {run.folder}; "
+            f"stopped after {told} of {len(todo)} answers, which are kept in {run.folder}; "
             f"continue with --resume --out {run.folder}. The reason: {error}"
         ) from error
     finally:
@@ -172,30 +173,10 @@ async def judged(
     )
 
 
-def breach(check: Check, answer: str) -> str:
-    """What of a rule case's check an answer fails; empty where the rule is kept."""
-    if not answer.strip():
-        return ""
-    if check.must_not_match and (found := compiled(check.must_not_match).search(answer)):
-        return f"it says {found[0]!r}"
-    if check.must_match and not compiled(check.must_match).search(answer):
-        return f"nothing in it matches {check.must_match!r}"
-    return ""
-
-
 async def _rule_case(job: Job, case: RuleCase, examinee: Examinee) -> PreferenceItem:
     start = time.perf_counter()
     put = await put_rule_case(examinee, case, job.mode)
-    item = _item(job, put, {"answer": time.perf_counter() - start})
-    why = breach(case.check, put.reply.text)
-    return item.model_copy(
-        update={
-            "against": case.against,
-            "broken": bool(why),
-            "broken_why": why,
-            "rule_in_force": any(rule.id == case.rule for rule in item.kept),
-        }
-    )
+    return ruled_now(_item(job, put, {"answer": time.perf_counter() - start}), case)
 
 
 def _asked_before(

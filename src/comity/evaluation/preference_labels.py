@@ -1,8 +1,8 @@
-"""Answers for a person to label, and how far the exam's verdicts agree with the labels.
+"""Answers to be labelled, and how far the exam's verdicts agree with the labels.
 
 The file is JSON Lines, one answer on each line, without mode and verdict, so that who labels does
-not know them. The person fills in `label`: `wish`, `opposite`, or `neither` where it is neither or
-cannot be told.
+not know them. Who labels, a person or a model, fills in `label`: `wish`, `opposite`, or `neither`
+where it is neither or cannot be told.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Label = Literal["", "wish", "opposite", "neither"]
 
 
 class Labelled(Record):
-    """One answer, and what a person says of it."""
+    """One answer, and what somebody says of it."""
 
     model_config = VERBATIM
 
@@ -36,16 +36,16 @@ class Labelled(Record):
     wish: str = Field(description="What an answer that follows looks like.")
     opposite: str = Field(description="What one that does not looks like.")
     answer: str = Field(description="The answer.")
-    label: Label = Field("", description="What the person says; empty: not labelled yet.")
+    label: Label = Field("", description="What they say; empty: not labelled yet.")
 
 
 class Agreement(Record):
-    """How far verdicts agree with a person's labels."""
+    """How far verdicts agree with labels."""
 
-    labelled: int = Field(ge=0, description="Answers that a person labelled wish or opposite.")
+    labelled: int = Field(ge=0, description="Answers labelled wish or opposite.")
     decided: int = Field(ge=0, description="Those of them that have a verdict.")
     agreed: int = Field(ge=0, description="Those with the same verdict.")
-    neither: int = Field(ge=0, description="Answers that the person labelled neither; apart.")
+    neither: int = Field(ge=0, description="Answers labelled neither; apart.")
 
     @property
     def share(self) -> float | None:
@@ -64,8 +64,10 @@ def to_label(
     *,
     count: int = 40,
     seed: int = 0,
+    judged_only: bool = False,
 ) -> tuple[Labelled, ...]:
-    """Answers drawn for labelling, half of them of wishes that the judge decides.
+    """Answers drawn for labelling, half of them of wishes that the judge decides, or all of them
+    decided by the judge: those with a verdict of its.
 
     The same answer to the same wish is drawn once. Fewer than `count` where there are no more.
     """
@@ -73,6 +75,8 @@ def to_label(
     kinds: dict[str, dict[str, Labelled]] = {"judge": {}, "code": {}}
     for item in items:
         question = by_id.get(item.question)
+        if judged_only and (item.decided_by == "code" or item.follows is None):
+            continue
         if item.part == "wish" and question is not None and item.text.strip():
             kinds[item.decided_by].setdefault(_key(item), _labelled(item, question))
     dice = random.Random(seed)

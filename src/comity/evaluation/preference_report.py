@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from comity.evaluation import preference_tables as tables
 from comity.evaluation.pictures import Gain as Drawn
 from comity.evaluation.pictures import gain_picture
+from comity.evaluation.preference_exam import jobs
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceRun
-from comity.evaluation.preference_score import follow, gain, judge_checks, rule_change
+from comity.evaluation.preference_score import Gain, follow, gain, groups, judge_checks, rule_change
+from comity.evaluation.preference_verdicts import cases_of, scored_items
 from comity.evaluation.report import SHOWN, Picture, Report, as_markdown, page
 from comity.evaluation.report_cases import Case, Cases, shortened
 from comity.evaluation.report_text import points
+from comity.evaluation.score import Interval
 
 FAVOURED = 0.25
 """Share of the verdicts from which a judge that chooses one place twice is warned of."""
@@ -22,15 +25,15 @@ _METHOD = (
     "opposite. A verdict that changes with the order decides nothing. Shares have Wilson's "
     "interval. Two modes are compared over the wishes decided in both: the interval of the "
     "difference is a bootstrap's that draws whole questions, since the wishes of a question pull "
-    "against one another; p is that of McNemar's test, exact and two-sided. Intervals hold for "
-    "each figure alone, not for all of them together."
+    "against one another; of rule cases it is Agresti and Min's; p is that of McNemar's test, "
+    "exact and two-sided. Intervals hold for each figure alone, not for all of them together."
 )
 
 
 def preference_report(run: PreferenceRun) -> Report:
     """The report on a run. Raises `ExamError` for one that cannot be read, `MissingExtra` without
     the extra `exams`."""
-    items = tuple(run.latest().values())
+    items = scored_items(run)
     name = run.folder.resolve().name
     html = page(
         title=f"Preference exam: {name}",
@@ -38,6 +41,7 @@ def preference_report(run: PreferenceRun) -> Report:
         results=tables.followed(items),
         pictures=tuple(_pictures(items)),
         details=(
+            tables.other_counts(items),
             tables.by_group(items),
             tables.rules(items),
             tables.judge_table(items),
@@ -56,10 +60,16 @@ def preference_report(run: PreferenceRun) -> Report:
 
 def preference_markdown(run: PreferenceRun) -> str:
     """The tables of a run as Markdown, with short notes. Raises `ExamError`."""
-    items = tuple(run.latest().values())
-    shown = (tables.followed(items), tables.by_group(items), tables.rules(items))
-    judge = (tables.judge_table(items), tables.leaning_table(items))
-    return as_markdown((*shown, *judge), tuple(notes(items, run)))
+    items = scored_items(run)
+    shown = (
+        tables.followed(items),
+        tables.other_counts(items),
+        tables.by_group(items),
+        tables.rules(items),
+        tables.judge_table(items),
+        tables.leaning_table(items),
+    )
+    return as_markdown(shown, tuple(notes(items, run)))
 
 
 def notes(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[str]:
@@ -69,24 +79,61 @@ def notes(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[str]:
             yield f"{one.mode}: nothing was decided of {one.asked} answers."
         if one.mode in ("none", "plain"):
             continue
-        found = gain(items, "plain", one.mode)
-        if found.difference is not None and found.interval is not None:
-            clear = found.interval.low > 0 or found.interval.high < 0
-            yield (
-                f"{one.mode} follows wishes {points(found.difference)} points more often than "
-                f"plain ({points(found.interval.low)} to {points(found.interval.high)}, "
-                f"{found.cells.questions} wishes){'' if clear else ': no clear difference'}."
-            )
-        change = rule_change(items, one.mode)
-        if change.difference is not None:
-            yield (
-                f"{one.mode} breaks rules {points(change.difference)} points more often than "
-                "without the wishes."
-            )
+        by_code = groups(items, "decided_by").get("code", ())
+        yield from _gain_note(one.mode, gain(by_code, "plain", one.mode), " that code decides")
+        yield from _gain_note(one.mode, gain(items, "plain", one.mode), "")
+        yield from _rules_note(one.mode, rule_change(items, one.mode))
     yield from _judge_notes(items)
-    expected = set(run.plan.modes)
-    if expected - {item.mode for item in items}:
-        yield "The run is not finished; continue it with --resume."
+    if missing := _missing(items, run):
+        yield f"The run is not finished: {missing} answers are missing; continue with --resume."
+
+
+def _gain_note(mode: str, found: Gain, which: str) -> Iterator[str]:
+    if found.difference is None or found.interval is None:
+        return
+    clear = found.interval.low > 0 or found.interval.high < 0
+    yield (
+        f"{mode} follows wishes{which} {_more(found.difference)} plain ({_ends(found.interval)}, "
+        f"{found.cells.questions} wishes){'' if clear else ': no clear difference'}."
+    )
+
+
+def _rules_note(mode: str, change: Gain) -> Iterator[str]:
+    """What wishes do to rules; where nothing got worse, only how much harm is still possible."""
+    if change.difference is None or change.interval is None:
+        return
+    cases, ends = f"{change.cells.questions} cases", _ends(change.interval)
+    if change.difference <= 0:
+        yield (
+            f"{mode} breaks no more rules than without the wishes ({ends} points, "
+            f"{cases}): so few leave up to {points(change.interval.high)} points possible."
+        )
+        return
+    clear = "" if change.interval.low > 0 else ": no clear difference"
+    yield (
+        f"{mode} breaks rules {points(change.difference)} points more often than without the "
+        f"wishes ({ends}, {cases}){clear}."
+    )
+
+
+def _more(difference: float) -> str:
+    if not difference:
+        return "as often as"
+    size = points(abs(difference)).lstrip("+")
+    return f"{size} points {'more' if difference > 0 else 'less'} often than"
+
+
+def _ends(interval: Interval) -> str:
+    return f"{points(interval.low)} to {points(interval.high)}"
+
+
+def _missing(items: Sequence[PreferenceItem], run: PreferenceRun) -> int:
+    """How many of the answers that the plan asks for are not there."""
+    questions, rule_cases = cases_of(run)
+    asked = [one for one in questions if one.id in run.plan.questions]
+    ruled = [one for one in rule_cases if one.id in run.plan.rule_cases]
+    wanted = jobs(asked, ruled, run.plan.modes, run.plan.dear)
+    return len({job.key for job in wanted} - {item.key for item in items})
 
 
 def _judge_notes(items: Sequence[PreferenceItem]) -> Iterator[str]:

@@ -94,8 +94,11 @@ class PreferencePlan(Record):
     adapter: str = Field("", description="Name of the model of mode `adapter`.")
     modes: tuple[PreferenceMode, ...] = Field(description="In which modes.")
     cases: str = Field("", description="File of the questions; empty: the packaged ones.")
-    cases_sha256: str = Field(description="Hash of the questions, all of them.")
-    rule_cases_sha256: str = Field(description="Hash of the rule cases.")
+    rule_cases_file: str = Field("", description="File of the rule cases, likewise.")
+    cases_sha256: str = Field(description="Hash of the questions, all of them, with their checks.")
+    rule_cases_sha256: str = Field(description="Hash of the rule cases, likewise.")
+    cases_asked: str = Field("", description="Hash of what model and judge are asked of them.")
+    rule_cases_asked: str = Field("", description="Hash of what is asked in the rule cases.")
     questions: tuple[str, ...] = Field(description="Ids of the questions that are asked.")
     rule_cases: tuple[str, ...] = Field((), description="Ids of the rule cases that are asked.")
     dear: tuple[str, ...] = Field(
@@ -107,6 +110,9 @@ class PreferencePlan(Record):
         {}, description="What else decides prompts and answers."
     )
     prompts: tuple[str, ...] = Field((), description="Versions of the judge's prompts.")
+    words: dict[PreferenceMode, str] = Field(
+        {}, description="Version of the words around a question, by mode."
+    )
     limit: int | None = Field(None, description="Questions asked; None is all.")
     share: float = Field(1.0, description="Share of them for refined and contrast.")
     seed: int = Field(0, description="Draws the sample.")
@@ -114,9 +120,14 @@ class PreferencePlan(Record):
     started: Time = Field(description="When the run was begun.")
 
     def differences(self, begun: PreferencePlan) -> Iterator[str]:
-        """In what this plan differs from the one that a run was begun with; modes may come on."""
-        free = {"started", "modes", "cases", "limit", "share", "dear"}
-        free |= set() if begun.adapter else {"adapter"}
+        """In what this plan differs from the one that a run was begun with; modes may come on.
+
+        Checks may be others, since code verdicts are told anew. What an older run did not keep
+        (what was asked, words) is taken as it is.
+        """
+        free = {"started", "modes", "cases", "limit", "share", "dear", "words"}
+        free |= {"rule_cases_file", "cases_sha256", "rule_cases_sha256"}
+        free |= {name for name in _KEPT_LATER if not getattr(begun, name)}
         for name in sorted(set(type(self).model_fields) - free):
             was, now = getattr(begun, name), getattr(self, name)
             if name in ("questions", "rule_cases"):
@@ -124,6 +135,13 @@ class PreferencePlan(Record):
                     yield f"{name} held {sorted(missing)[0]}"
             elif was != now:
                 yield f"{name} was {_short(was)}, not {_short(now)}"
+        for mode, version in begun.words.items():
+            if mode in begun.modes and version != self.words.get(mode):
+                yield f"mode {mode} was answered under other words than today's"
+
+
+_KEPT_LATER = ("adapter", "cases_asked", "rule_cases_asked")
+"""What a run may have been begun without."""
 
 
 class PreferenceRun:
@@ -271,7 +289,13 @@ def _joined(begun: PreferencePlan, now: PreferencePlan) -> PreferencePlan:
     """The plan of a continued run: what it had, and what came on."""
     both = {*begun.modes, *now.modes}
     dear = (*begun.dear, *(name for name in now.dear if name not in begun.dear))
-    kept = {"started": begun.started, "adapter": now.adapter or begun.adapter, "dear": dear}
+    fresh = {mode: now.words[mode] for mode in now.words if mode not in begun.modes}
+    kept = {
+        "started": begun.started,
+        "adapter": now.adapter or begun.adapter,
+        "dear": dear,
+        "words": begun.words | fresh,
+    }
     return now.model_copy(update=kept | {"modes": tuple(m for m in PREFERENCE_MODES if m in both)})
 
 

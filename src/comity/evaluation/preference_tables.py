@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceMode, PreferencePlan
@@ -12,14 +12,17 @@ from comity.evaluation.preference_score import (
     Follow,
     Gain,
     Grouping,
+    asked_in,
     broken,
     flips,
     follow,
+    follow_in,
     gain,
     groups,
     judge_checks,
     leanings,
     rule_change,
+    without_priority,
 )
 from comity.evaluation.report_text import NONE, Table, p_value, percent, points
 from comity.evaluation.score import Interval
@@ -40,6 +43,7 @@ def followed(items: Items) -> Table:
             percent(one.share_of_asked),
             _undecided(one),
             _flips(flipped[one.mode]),
+            _plain_beside(items, one.mode),
             *(NONE if mode == one.mode else told(gain(items, mode, one.mode)) for mode in COMPARED),
         )
         for one in follow(items)
@@ -52,13 +56,16 @@ def followed(items: Items) -> Table:
             "of all asked",
             "not decided",
             "flipped",
+            "plain, of the same",
             *(f"gain over {mode}" for mode in COMPARED),
         ),
         rows=tuple(rows),
         note="Followed: share of the decided verdicts, with Wilson's 95 % interval; of all asked: "
         "what is not decided counts as not followed. Flipped: share of the questions of which "
-        "every wish was followed. Gains in percentage points over the wishes decided in both "
-        "modes, with a 95 % interval from a bootstrap over questions; p is McNemar's, exact."
+        "every wish was followed, first of those decided under every wish, then of all asked. "
+        "Plain, of the same: followed in plain of the very questions that the mode was asked. "
+        "Gains in percentage points over the wishes decided in both modes, with a 95 % interval "
+        "from a bootstrap over questions; p is McNemar's, exact."
         if rows
         else "No question was asked yet.",
     )
@@ -67,9 +74,9 @@ def followed(items: Items) -> Table:
 def by_group(items: Items) -> Table:
     """The same, by family, by whether the wish was said, and by who decides."""
     told_apart: tuple[tuple[Grouping, str], ...] = (
+        ("decided_by", "decided by"),
         ("family", "family"),
         ("explicit", "wish"),
-        ("decided_by", "decided by"),
     )
     rows = [
         (
@@ -92,6 +99,36 @@ def by_group(items: Items) -> Table:
     )
 
 
+def other_counts(items: Items) -> Table:
+    """The gain over plain, counted in other ways: what a reader may doubt of the first."""
+    ways: tuple[tuple[str, Callable[[PreferenceMode], Gain]], ...] = (
+        ("decided by code alone", lambda mode: gain(_by_code(items), "plain", mode)),
+        ("undecided as not followed", lambda mode: of_all_asked(items, mode)),
+        ("without family priority", lambda mode: gain(without_priority(items), "plain", mode)),
+    )
+    modes = [one.mode for one in follow(items) if one.mode not in COMPARED]
+    rows = [(mode, way, told(count(mode))) for mode in modes for way, count in ways]
+    return Table(
+        title="The gain over plain, counted otherwise",
+        columns=("mode", "wishes", "gain over plain"),
+        rows=tuple(rows),
+        words=2,
+        note="By code alone: no judge has a say. In family priority a matrix tells whether "
+        "provider or user is followed, and plain never sees it."
+        if rows
+        else "No mode was put beside plain.",
+    )
+
+
+def of_all_asked(items: Items, mode: PreferenceMode) -> Gain:
+    """The gain over plain where what is not decided counts as not followed."""
+    return gain(items, "plain", mode, undecided="not followed")
+
+
+def _by_code(items: Items) -> Items:
+    return groups(items, "decided_by").get("code", ())
+
+
 def rules(items: Items) -> Table:
     """How often a rule was broken, without the wish and with it."""
     rows = [_rule_row(items, one) for one in broken(items)]
@@ -100,7 +137,9 @@ def rules(items: Items) -> Table:
         columns=("mode", "broken", "rule in force", "change", "newly broken", "no longer broken"),
         rows=tuple(rows),
         note="`none` is the same question under the same rules without the wish. Change in "
-        "percentage points, over the same cases; code decides whether an answer breaks the rule."
+        "percentage points, over the same cases, with Agresti and Min's 95 % interval; code "
+        "decides whether an answer breaks the rule. So few cases prove no absence of harm: the "
+        "upper end of the interval is what they leave possible."
         if rows
         else "No rule case was asked.",
     )
@@ -235,7 +274,7 @@ def changed(items: Iterable[PreferenceItem], mode: PreferenceMode) -> tuple[list
 
 
 def _rule_row(items: Items, one: Broken) -> tuple[str, ...]:
-    share = _share(one.share, one.interval, f"{one.broken} of {one.asked}")
+    share = _share(one.share, one.interval, f"{one.broken} of {one.scored}")
     in_force = f"{one.in_force} of {one.asked}"
     if one.mode == "none":
         return (one.mode, share, in_force, NONE, NONE, NONE)
@@ -255,7 +294,15 @@ def _undecided(one: Follow) -> str:
 
 
 def _flips(one: Flips) -> str:
-    return _share(one.rate, one.interval, f"{one.flipped} of {one.questions}")
+    decided = _share(one.rate, one.interval, f"{one.flipped} of {one.questions}")
+    return f"{decided}\n{percent(one.rate_of_asked)} of {one.asked} asked"
+
+
+def _plain_beside(items: Items, mode: PreferenceMode) -> str:
+    plain = follow_in(asked_in(items, mode), "plain")
+    if mode in COMPARED or plain is None:
+        return NONE
+    return _share(plain.share, plain.interval, f"{plain.followed} of {plain.decided}")
 
 
 def _cost(items: Items) -> Iterator[str]:
