@@ -3,7 +3,7 @@
 `python -m benchmarks.preferences --runs FOLDER` puts the packaged preference exam to a model by
 `comity exam preferences`, under the sample rules, and publishes what came out. A stopped benchmark
 continues where it was, also with more modes. `--label FILE` writes answers to be labelled instead
-of publishing (`--label-count`, `--label-judged` for those alone that the judge decided);
+of publishing (`--label-count`; `--label-judged` for those alone that are left to the judge);
 `--labels FILE --labelled-by NAME` reads them back, and adds how far the verdicts agree with NAME's.
 """
 
@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--label", type=Path, help="write answers to be labelled")
     parser.add_argument("--labels", type=Path, help="read the labelled answers")
     parser.add_argument("--label-count", type=int, default=40, help="how many")
-    parser.add_argument("--label-judged", action="store_true", help="of the judge's alone")
+    parser.add_argument("--label-judged", action="store_true", help="only what is left to a judge")
     parser.add_argument("--labelled-by", default="", help="who labelled: a person, a model's name")
     asked = parser.parse_args()
     if bool(asked.labels) != bool(asked.labelled_by.strip()):
@@ -229,16 +229,16 @@ def agreement_measures(
     items: Sequence[PreferenceItem], file: Path, labelled_by: str
 ) -> Iterator[Measure]:
     """How far the verdicts agree with the labels of a file, and whose labels they are."""
-    names = {"judge": "judge.agreement", "code": "code.agreement"}
+    whose = {"peer_name": f"labels of {labelled_by}"}
     for who, found in agreement(items, read_labels(file)).items():
         if found.share is not None:
-            told = (
-                f"same as the label of {labelled_by}, of {found.decided} answers decided by both; "
-                f"{found.labelled - found.decided} labelled ones without a verdict, "
-                f"{found.neither} labelled neither"
-            )
-            measure = _share(names[who], found.share, told + _within(found.interval))
-            yield measure.model_copy(update={"peer_name": f"labels of {labelled_by}"})
+            told = f"same as the label, of {found.decided} answers decided by both"
+            measure = _share(f"{who}.agreement", found.share, told + _within(found.interval))
+            yield measure.model_copy(update=whose)
+        if found.labelled:
+            told = f"{found.labelled} labelled wish or opposite, {found.neither} neither"
+            share = found.decided / found.labelled
+            yield _share(f"{who}.decided_of_labelled", share, told).model_copy(update=whose)
 
 
 def _share(name: str, share: float, told: str) -> Measure:

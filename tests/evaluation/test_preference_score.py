@@ -403,20 +403,30 @@ def test_the_same_answer_in_two_modes_is_labelled_once() -> None:
     assert len(to_label(twice, read_questions(), count=5)) == 1
 
 
-def test_only_answers_that_the_judge_decided_are_labelled_where_that_is_asked() -> None:
+def test_only_answers_that_are_the_judges_to_decide_are_labelled_where_that_is_asked() -> None:
     seen = [
         item("why-sleep", 0, "plain", "+", text="Rest."),
         item("why-sleep", 1, "plain", "?", text="Sleep."),
         item("dinner", 0, "plain", "+", followed=Followed(verdict="wish", by="code")),
     ]
     drawn = to_label(seen, read_questions(), count=5, judged_only=True)
-    assert [one.answer for one in drawn] == ["Rest."]
+    assert sorted(one.answer for one in drawn) == ["Rest.", "Sleep."]
 
 
 def test_the_measure_of_agreement_says_who_labelled(tmp_path: Path) -> None:
     seen, file = answers(4), tmp_path / "labels.jsonl"
     drawn = to_label(seen, read_questions(), count=8)
     write_labels(file, [one.model_copy(update={"label": "wish"}) for one in drawn])
-    (found,) = agreement_measures(seen, file, "a larger model")
-    assert found.peer_name == "labels of a larger model"
+    found, decided = agreement_measures(seen, file, "a larger model")
+    assert found.peer_name == decided.peer_name == "labels of a larger model"
     assert "person" not in found.note
+    assert (found.measure, decided.measure) == ("judge.agreement", "judge.decided_of_labelled")
+    assert decided.value == 1.0
+
+
+def test_labels_of_what_the_judge_never_decided_say_so(tmp_path: Path) -> None:
+    seen, file = [item("why-sleep", 0, "plain", "?", text="Rest.")], tmp_path / "labels.jsonl"
+    drawn = to_label(seen, read_questions(), count=1)
+    write_labels(file, [drawn[0].model_copy(update={"label": "wish"})])
+    (found,) = agreement_measures(seen, file, "a person")
+    assert (found.measure, found.value) == ("judge.decided_of_labelled", 0.0)

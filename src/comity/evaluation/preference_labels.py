@@ -66,16 +66,16 @@ def to_label(
     seed: int = 0,
     judged_only: bool = False,
 ) -> tuple[Labelled, ...]:
-    """Answers drawn for labelling, half of them of wishes that the judge decides, or all of them
-    decided by the judge: those with a verdict of its.
+    """Answers drawn for labelling, half of them of wishes that the judge decides, or all of them.
 
-    The same answer to the same wish is drawn once. Fewer than `count` where there are no more.
+    `judged_only` leaves out what code decides; answers on which the judge's orders disagree stay
+    in. The same answer to the same wish is drawn once. Fewer than `count` where there are no more.
     """
     by_id = {question.id: question for question in questions}
     kinds: dict[str, dict[str, Labelled]] = {"judge": {}, "code": {}}
     for item in items:
         question = by_id.get(item.question)
-        if judged_only and (item.decided_by == "code" or item.follows is None):
+        if judged_only and item.decided_by == "code":
             continue
         if item.part == "wish" and question is not None and item.text.strip():
             kinds[item.decided_by].setdefault(_key(item), _labelled(item, question))
