@@ -41,8 +41,15 @@ REWRITING = {
     *("rewriting.s", "rewriting.failed_share"),
 }
 
+PREFERENCES = {
+    *("none.followed", "plain.followed", "meta_prompt.followed"),
+    *("meta_prompt.gain_points", "meta_prompt.gain_to_none_points"),
+    *("meta_prompt.flip_rate", "plain.flip_rate"),
+    "rules_broken.change_points",
+}
 
-@pytest.mark.parametrize("name", ["retrieval", "rewriting", "exams", "gateway"])
+
+@pytest.mark.parametrize("name", ["retrieval", "rewriting", "exams", "gateway", "preferences"])
 def test_the_page_shows_the_table_of_the_results(name: str) -> None:
     page = README.read_text(encoding="utf-8")
     assert with_table(page, name) == page
@@ -50,7 +57,13 @@ def test_the_page_shows_the_table_of_the_results(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "asked_for"),
-    [("retrieval", RETRIEVAL), ("rewriting", REWRITING), ("exams", EXAMS), ("gateway", GATEWAY)],
+    [
+        ("retrieval", RETRIEVAL),
+        ("rewriting", REWRITING),
+        ("exams", EXAMS),
+        ("gateway", GATEWAY),
+        ("preferences", PREFERENCES),
+    ],
 )
 def test_the_results_hold_every_measure_with_its_machine(name: str, asked_for: set[str]) -> None:
     rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

@@ -46,12 +46,33 @@ async def test_rules_stand_before_the_provider_and_the_provider_before_the_user(
         preferences=(Preference(text="Name a park.", kind="helpfulness"),),
     )
     system, decision = await asked(memory, meta)
-    order = ["on a leash in parks", "a pet shop", "I keep three dogs", "May dogs run?"]
+    order = ["leash in parks", "a pet shop", "three dogs", "- Name a park.", "May dogs run?"]
     assert [system.index(text) for text in order] == sorted(system.index(text) for text in order)
-    assert system.endswith(
-        "\n\nAbout me: I keep three dogs.\nHow I want the answer: Name a park. Please be brief."
-    )
+    assert system.endswith("\n\nHow I want the answer: Please be brief.")
     assert {one.preference.text for one in decision.preferences} >= {"Name a park."}
+
+
+async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_behind_the_question(
+    memory: Memory,
+) -> None:
+    meta = MetaPrompt(
+        user_info="I love the water.",
+        preferences=(
+            Preference(text="Say that I may.", kind="helpfulness"),
+            Preference(text="Be kind."),
+            Preference(text="Use German.", kind="language"),
+        ),
+    )
+    free, _ = await asked(memory, meta)
+    assert free.endswith(
+        "May dogs run?\n\nAbout me: I love the water.\n"
+        "How I want the answer: Say that I may. Be kind. Use German."
+    )
+    memory.add(LEASH)
+    ruled, _ = await asked(memory, meta)
+    assert ruled.endswith("May dogs run?\n\nHow I want the answer: Use German.")
+    assert "leave room:\n- Say that I may.\n- Be kind." in ruled
+    assert "no rule decides" in ruled
 
 
 async def test_a_prompt_without_anything_of_a_user_is_what_it_was(memory: Memory) -> None:

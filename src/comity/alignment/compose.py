@@ -99,10 +99,10 @@ def compose(
     if nearest:
         parts.append(words["nearest"].format(marks=words["separator"].join(nearest)))
     if framed:
-        parts += paragraphs(framed, language)
+        parts += paragraphs(framed, language, ruled=bool(ruling.kept))
     elif provider:
         parts += [words["provider"], *map(harmless, provider)]
-    added = aside(framed, language) if framed else ""
+    added = aside(framed, language, ruled=bool(ruling.kept)) if framed else ""
     turns = with_aside([turn for turn in conversation if turn.role != "system"], added)
     return Prompt(
         messages=(Message(role="system", content="\n\n".join(parts)), *turns),

@@ -28,6 +28,7 @@ from comity.records import (
 )
 from comity.wording import prompt_language, words_of
 
+_MANNER = ("style", "language")  # how something is said, not what
 _ENDS = (".", "!", "?", "。", "！", "？", "…", ":", "：")
 
 
@@ -174,27 +175,36 @@ def head(framed: Framed, language: str) -> list[str]:
     return [_words(language)["head"]] if framed.is_personal else []
 
 
-def paragraphs(framed: Framed, language: str) -> list[str]:
-    """Of a framed meta-prompt, what stands in the system message: provider, then user."""
+def paragraphs(framed: Framed, language: str, *, ruled: bool = False) -> list[str]:
+    """Of a framed meta-prompt, what stands in the system message: provider, then user.
+
+    `ruled` says that rules are in force for the question: wishes about what is answered then
+    stand here, behind the rules, and not behind the question.
+    """
     words = _words(language)
     parts = _of_provider(framed, words)
     if framed.background:
         parts.append(f"{words['background']}\n{as_material(framed.background)}")
     if framed.takes_sides:
-        parts.append(words["stance"])
+        parts.append(words["stance_ruled" if ruled else "stance"])
+    if what := [wish for wish in framed.wishes if ruled and wish.kind not in _MANNER]:
+        parts.append("\n".join((words["wishes_ruled"], *_listed(what, words))))
     return parts
 
 
-def aside(framed: Framed, language: str) -> str:
+def aside(framed: Framed, language: str, *, ruled: bool = False) -> str:
     """What is added to the user's last turn: who they are, and what they want of the answer.
 
     These are the user's own words, so they stand where the user speaks, with no more weight than
-    the question; and small models follow best what stands last (docs/design/prompt.md). Empty
-    where nothing is known of the user.
+    the question; and small models follow best what stands last (docs/design/prompt.md). Where
+    the question is `ruled`, only wishes about how it is answered stand here: what is answered is
+    for the rules to say. Empty where nothing is left.
     """
     words = _words(language)
-    lines = [words["about_me"].format(text=_one_line(framed.background))] * bool(framed.background)
-    wanted = words["between"].join(_sentence(wish.text) for wish in framed.wishes)
+    about = "" if ruled else _one_line(framed.background)
+    lines = [words["about_me"].format(text=about)] * bool(about)
+    kept = [wish for wish in framed.wishes if not ruled or wish.kind in _MANNER]
+    wanted = words["between"].join(_sentence(wish.text) for wish in kept)
     lines += [words["wishes"].format(text=wanted)] * bool(wanted)
     return "\n\n" + "\n".join(lines) if lines else ""
 
@@ -214,6 +224,10 @@ def _one_line(text: str) -> str:
 
 
 def _of_provider(framed: Framed, words: Mapping[str, Any]) -> list[str]:
-    added = "\n".join(words["wish"].format(text=_one_line(wish.text)) for wish in framed.added)
+    added = "\n".join(_listed(framed.added, words))
     said = [part for part in (harmless(framed.system), added) if part]
     return [words["provider"], *said] if said else []
+
+
+def _listed(wishes: Iterable[Preference], words: Mapping[str, Any]) -> list[str]:
+    return [words["wish"].format(text=_one_line(wish.text)) for wish in wishes]
