@@ -11,11 +11,12 @@ from openai import BadRequestError
 
 from comity import Memory, Options
 from comity.memory.embed import HashEmbedder
+from comity.preferences.meta_prompt import MOST_WISHES
 from comity.serving.app import create_app
 from comity.serving.auth import create_key
 from comity.serving.config import Gateway
 from comity.serving.upstream import Upstream
-from comity.serving.wire import MOST_SAID, MOST_WISHES
+from comity.serving.wire import MOST_SAID
 from test_gateway import RULES, Body, Running, Scripted, ask, served, told, upstream
 
 __all__ = ["upstream"]  # a fixture
