@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 $(TRAIN): $(STAMP) requirements-train.lock
 	@echo "Installing what training needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-train.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 \
 		--extra-index-url $(TORCH_INDEX) $(TORCH)
 	@touch $@
