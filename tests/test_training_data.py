@@ -370,6 +370,7 @@ async def test_the_files_can_be_trained_on_and_share_no_question(tmp_path: Path)
 
 
 async def test_datasets_and_trl_take_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra train")
     datasets = pytest.importorskip("datasets", reason="needs the extra train")
     trl = pytest.importorskip("trl", reason="needs the extra train")
     await built(tmp_path, many(4))
