@@ -9,6 +9,7 @@ import pytest
 from comity import Aligner, Memory, Message, Options, Rule, Scope
 from comity.alignment.decisions import verify
 from comity.models.scripted import ScriptedModel
+from comity.preferences.kinds import Kinds
 from comity.preferences.meta_prompt import MOST_WISHES, as_wishes, frame, messages_of
 from comity.records import Decision, MetaPrompt, Preference, Request
 from conftest import Clock
@@ -218,6 +219,12 @@ def test_equal_wishes_count_once_and_only_so_many_are_heeded() -> None:
     framed = frame(MetaPrompt(preferences=many))
     assert len(framed.wishes) == MOST_WISHES
     assert [one.outcome for one in framed.weighed[-2:]] == ["refused", "refused"]
+
+
+def test_a_wish_that_is_said_again_is_the_later_one() -> None:
+    meta = MetaPrompt(user_info="Answer in German. Answer in French. Answer in German.")
+    framed = frame(meta, understands=Kinds(None))
+    assert [wish.text for wish in framed.wishes] == ["Answer in German."]
 
 
 def test_a_labelled_wish_that_gives_way_leaves_no_label_behind() -> None:

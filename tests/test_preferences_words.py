@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from comity.memory.embed import HashEmbedder, open_embedder
 from comity.preferences.aspects import READ, cues, cues_in
-from comity.preferences.disagree import contradictions, disagree, languages_in
+from comity.preferences.disagree import disagree, languages_in
 from comity.preferences.kinds import Kinds
 from comity.preferences.nearest import prototypes
 from comity.preferences.orders import gives_orders
@@ -211,11 +211,6 @@ def test_where_words_do_not_tell_wishes_do_not_disagree(one: str, other: str) ->
 def test_no_wish_disagrees_with_itself(text: str) -> None:
     one = Preference(text=f"x{text}")
     assert not disagree(one, one)
-
-
-def test_a_users_own_contradiction_is_found() -> None:
-    brief, german, long = map(wish, ("be brief", "in German", "explain everything at length"))
-    assert contradictions((brief, german, long)) == ((brief, long),)
 
 
 def test_languages_are_known_by_their_names_in_several_languages() -> None:

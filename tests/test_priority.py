@@ -113,6 +113,15 @@ def test_what_an_inferred_wish_contradicts_stays() -> None:
     ]
 
 
+def test_a_wish_that_is_not_kept_takes_none_of_the_providers_away() -> None:
+    house = wish("Answer in English.", "provider", kind="language")
+    only = wish("Answer only in English.", "provider", kind="language", stance="limits")
+    user = wish("Answer in German.", kind="language")
+    for order in ([house, only, user], [only, house, user], [user, house, only]):
+        kept = {one.preference.text for one in weigh(order) if one.outcome == "kept"}
+        assert kept == {house.text, only.text}
+
+
 def test_wishes_of_unknown_kind_are_never_weighed_against_one_another() -> None:
     weighed = weigh([wish("Answer in English.", "provider"), wish("Answer in German.")])
     assert {one.outcome for one in weighed} == {"kept"}

@@ -29,7 +29,6 @@ def test_a_person_nobody_knows_has_no_preferences(store: Store) -> None:
     assert store.preferences.history("default", LEE) == []
     assert store.preferences.export("default", LEE).preferences == ()
     assert store.preferences.erase("default", LEE) == 0
-    assert store.preferences.persons("default") == 0
 
 
 def test_a_preference_comes_back_as_it_was_stated_with_the_moment_of_it(store: Store) -> None:
@@ -162,12 +161,10 @@ def test_erasing_takes_all_versions_of_one_person_alone(store: Store) -> None:
     store.preferences.state("default", LEE, wish(), NOON)
     store.preferences.withdraw("default", LEE, "brief", NOON)
     kept = store.preferences.state("default", ANN, wish(), NOON)
-    assert store.preferences.persons("default") == 2
     assert store.preferences.erase("default", LEE) == 2
     assert store.preferences.history("default", LEE) == []
     assert store.preferences.erase("default", LEE) == 0
     assert store.preferences.in_force("default", ANN, NOON) == [kept]
-    assert store.preferences.persons("default") == 1
     assert store.preferences.state("default", LEE, wish(), NOON).version == 1
 
 

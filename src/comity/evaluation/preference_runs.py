@@ -7,18 +7,15 @@ The folder holds `preferences.json`, the `PreferencePlan`, and `answers.jsonl`, 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from comity.alignment.prefer import Followed
-from comity.errors import ExamError
+from comity.evaluation.run_folder import RunFolder, read_plan, write_plan
 from comity.records import VERBATIM, Family, Message, Record, RuleRef, Time, Usage, Weighed
-from comity.wording import schema_fault
 
 PreferenceMode = Literal["none", "plain", "meta_prompt", "refined", "contrast", "adapter"]
 """How a question is put.
@@ -144,134 +141,41 @@ _KEPT_LATER = ("adapter", "cases_asked", "rule_cases_asked")
 """What a run may have been begun without."""
 
 
-class PreferenceRun:
-    """A run's folder, open for reading and appending.
-
-    Use as a context manager; while it is open for appending no other process can append.
-    """
+class PreferenceRun(RunFolder[PreferencePlan, PreferenceItem]):
+    """The folder of a run."""
 
     def __init__(self, folder: Path, plan: PreferencePlan) -> None:
-        self.folder = folder
-        self.plan = plan
-        self._lock: FileLock | None = None
+        super().__init__(folder, plan, ITEMS, PreferenceItem)
 
     @classmethod
     def read(cls, folder: Path) -> PreferenceRun:
         """The run in a folder. Raises `ExamError` where there is none."""
-        file = folder / PLAN
-        try:
-            return cls(folder, PreferencePlan.model_validate_json(file.read_bytes()))
-        except FileNotFoundError as error:
-            raise ExamError(f"{folder} is no run of a preference exam: it has no {PLAN}") from error
-        except OSError as error:
-            raise ExamError(f"{file} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise ExamError(f"{file} cannot be used: {schema_fault(error)}") from error
+        return cls(folder, read_plan(folder, PLAN, PreferencePlan, "run of a preference exam"))
 
     @classmethod
     def begin(cls, folder: Path, plan: PreferencePlan, *, resume: bool = False) -> PreferenceRun:
         """A new run in a folder, or with `resume` the one that lies there, if its plan fits.
 
         A run that is continued may have more modes and more questions than before, and nothing
-        else may differ. Raises `ExamError`, also where another process writes the folder.
+        else may differ. Raises `ExamError` as `RunFolder.hold`.
         """
         run = cls(folder, plan)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            run._take_lock()
-            run._settle(resume)
-        except OSError as error:
-            run.close()
-            raise ExamError(f"{folder} cannot be written: {error.strerror}") from error
-        except ExamError:
-            run.close()
-            raise
+        run.hold(resume=resume)
         return run
-
-    def append(self, item: PreferenceItem) -> None:
-        """Keep one item, written through to the disk. Raises `ExamError` where that fails."""
-        line = item.model_dump_json(exclude_defaults=True) + "\n"
-        try:
-            with (self.folder / ITEMS).open("ab") as stream:
-                stream.write(line.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise ExamError(f"{self.folder / ITEMS} cannot be written: {error.strerror}") from error
-
-    def items(self) -> Iterator[PreferenceItem]:
-        """The items so far; a last line that a crash cut short is passed over.
-
-        Raises `ExamError` for any other line that cannot be read.
-        """
-        file = self.folder / ITEMS
-        if not file.exists():
-            return
-        lines = file.read_bytes().split(b"\n")
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last one is torn
-            if not line:
-                continue
-            try:
-                yield PreferenceItem.model_validate_json(line)
-            except ValidationError as error:
-                raise ExamError(f"{file}, line {number}: {schema_fault(error)}") from error
 
     def latest(self) -> Mapping[Key, PreferenceItem]:
         """The last item of each question, wish and mode."""
         return {item.key: item for item in self.items()}
 
-    def close(self) -> None:
-        """Let others append."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def __enter__(self) -> PreferenceRun:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _take_lock(self) -> None:
-        lock = FileLock(self.folder / "run.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ExamError(
-                f"{self.folder} is being written by another process: wait for it, or name "
-                "another folder"
-            ) from error
-        self._lock = lock
-
     def _settle(self, resume: bool) -> None:
-        """Write the plan of a new run, or add to the one that is there."""
         if (self.folder / PLAN).exists():
             if not resume:
-                raise ExamError(
-                    f"{self.folder} holds a run already: continue it with --resume, or name "
-                    "another folder"
-                )
+                raise self._taken()
             begun = PreferenceRun.read(self.folder).plan
             if told := "; ".join(self.plan.differences(begun)):
-                raise ExamError(
-                    f"{self.folder} was begun otherwise ({told}): give what it was begun with, "
-                    "or name another folder"
-                )
+                raise self._otherwise(told)
             self.plan = _joined(begun, self.plan)
-        part = self.folder / f"{PLAN}.part"
-        part.write_text(self.plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(self.folder / PLAN)
-        self._drop_torn_line()
-
-    def _drop_torn_line(self) -> None:
-        file = self.folder / ITEMS
-        if not file.exists():
-            return
-        data = file.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with file.open("rb+") as stream:
-                stream.truncate(whole)
+        write_plan(self.folder / PLAN, self.plan)
 
 
 def is_preference_run(folder: Path) -> bool:

@@ -7,17 +7,17 @@ through to the disk as it comes. A run that was stopped is continued from there.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from comity.errors import ExamError
 from comity.evaluation.exams import Kind, LeftOut
+from comity.evaluation.run_folder import RunFolder, read_plan, write_plan
 from comity.records import VERBATIM, Message, Record, RuleRef, Scope, Time, Usage
+
+_PLAN = "run.json"
 
 Mode = Literal["base", "comity", "oracle"]
 MODES: tuple[Mode, ...] = ("base", "comity", "oracle")
@@ -150,86 +150,31 @@ class Plan(Record):
         return self.model_dump_json(exclude={"started": True, "exams": {"__all__": words}})
 
 
-class Run:
-    """A run's folder, open for reading and appending.
-
-    Use as a context manager; while it is open for appending no other process can append.
-    """
+class Run(RunFolder[Plan, Item]):
+    """The folder of a run."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder = folder
-        self.plan = plan
-        self._lock: FileLock | None = None
+        super().__init__(folder, plan, "items.jsonl", Item)
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
 
-    @property
-    def _file(self) -> Path:
-        return self.folder / "items.jsonl"
-
     @classmethod
     def read(cls, folder: Path) -> Run:
         """The run in a folder. Raises `ExamError` where there is none."""
-        file = folder / "run.json"
-        try:
-            return cls(folder, Plan.model_validate_json(file.read_bytes()))
-        except FileNotFoundError as error:
-            raise ExamError(f"{folder} is no run: it has no run.json") from error
-        except OSError as error:
-            raise ExamError(f"{file} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise ExamError(f"{file} cannot be used: {_first(error)}") from error
+        return cls(folder, read_plan(folder, _PLAN, Plan, "run"))
 
     @classmethod
     def begin(cls, folder: Path, plan: Plan, *, resume: bool = False) -> Run:
         """A new run in a folder, or with `resume` the one that lies there, if its plan is equal.
 
-        Raises `ExamError` for a folder that holds another run, that another process writes, or
-        that cannot be written.
+        Raises `ExamError` as `RunFolder.hold`.
         """
         run = cls(folder, plan)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            run._take_lock()  # before looking: two processes may begin at the same moment
-            run._settle(resume)
-        except OSError as error:
-            run.close()
-            raise ExamError(f"{folder} cannot be written: {error.strerror}") from error
-        except ExamError:
-            run.close()
-            raise
+        run.hold(resume=resume)
         return run
-
-    def append(self, item: Item) -> None:
-        """Keep one item, written through to the disk. Raises `ExamError` where that fails."""
-        line = item.model_dump_json(exclude_defaults=True) + "\n"
-        try:
-            with self._file.open("ab") as stream:
-                stream.write(line.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise ExamError(f"{self._file} cannot be written: {error.strerror}") from error
-
-    def items(self) -> Iterator[Item]:
-        """The items so far, in the order in which they came.
-
-        A last line that a crash cut short is passed over. Raises `ExamError` for any other
-        line that cannot be read.
-        """
-        if not self._file.exists():
-            return
-        lines = self._file.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            if not line or number == len(lines):  # what follows the last newline is torn
-                continue
-            try:
-                yield Item.model_validate_json(line)
-            except ValidationError as error:
-                raise ExamError(f"{self._file}, line {number}: {_first(error)}") from error
 
     def latest(self) -> Mapping[Key, Item]:
         """The last item of each question and mode."""
@@ -239,67 +184,17 @@ class Run:
         """Those of the last items that need not be asked again."""
         return {key: item for key, item in self.latest().items() if item.answered}
 
-    def close(self) -> None:
-        """Let others append."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _settle(self, resume: bool) -> None:
-        """Write the plan of a new run, or check that the one which is there is the same."""
-        if not (self.folder / "run.json").exists():
-            part = self.folder / "run.json.part"
-            part.write_text(self.plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(self.folder / "run.json")
-        elif not resume:
-            raise ExamError(
-                f"{self.folder} holds a run already: continue it with --resume, or name another "
-                "folder"
-            )
-        else:
-            begun = Run.read(self.folder).plan
-            now = _as_far_as_noted(self.plan, begun)
-            if begun.identity != now.identity:
-                told = "; ".join(_differences(begun, now)) or "exams in another order"
-                raise ExamError(
-                    f"{self.folder} was begun otherwise ({told}): give what it was begun with, "
-                    "or name another folder"
-                )
-            self.plan = begun
-        self._drop_torn_line()
-
-    def _take_lock(self) -> None:
-        lock = FileLock(self.folder / "run.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ExamError(
-                f"{self.folder} is being written by another process: wait for it, or name "
-                "another folder"
-            ) from error
-        self._lock = lock
-
-    def _drop_torn_line(self) -> None:
-        if not self._file.exists():
+        if not (self.folder / _PLAN).exists():
+            write_plan(self.folder / _PLAN, self.plan)
             return
-        data = self._file.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self._file.open("rb+") as stream:
-                stream.truncate(whole)
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem, in one line."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+        if not resume:
+            raise self._taken()
+        begun = Run.read(self.folder).plan
+        now = _as_far_as_noted(self.plan, begun)
+        if begun.identity != now.identity:
+            raise self._otherwise("; ".join(_differences(begun, now)) or "exams in another order")
+        self.plan = begun
 
 
 def _as_far_as_noted(plan: Plan, begun: Plan) -> Plan:

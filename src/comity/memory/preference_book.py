@@ -94,9 +94,6 @@ class PreferenceBook(Protocol):
         program reads for so long that files still hold it.
         """
 
-    def persons(self, tenant: str) -> int:
-        """How many persons of a tenant have preferences here, withdrawn ones included."""
-
 
 def stored_preference(
     text: str,

@@ -115,15 +115,6 @@ class SqlitePreferences:
         cut_journal(self._reading, _NOT_PURGED, self._patience)
         return len(numbers)
 
-    def persons(self, tenant: str) -> int:
-        """As in `PreferenceBook`."""
-        with self._reading() as connection:
-            found = connection.execute(
-                "SELECT count(DISTINCT person) FROM preference WHERE tenant = ? AND drawer <> ?",
-                (tenant, _EMPTIED),
-            ).fetchone()
-        return int(found[0]) if found else 0
-
 
 _NOT_PURGED = (
     "the preferences are erased, but the journal still holds them: another program reads the "

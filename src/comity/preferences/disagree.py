@@ -7,7 +7,6 @@ order in which they hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache, lru_cache
 
 from comity.preferences.aspects import cues_in
@@ -30,16 +29,6 @@ def disagree(provider: Preference, user: Preference) -> bool:
         or _other_languages(provider, user)
         or _about_the_same(provider, user)
         or _held(provider, user)
-    )
-
-
-def contradictions(preferences: Sequence[Preference]) -> tuple[tuple[Preference, Preference], ...]:
-    """The pairs of wishes that contradict one another, each in the order given."""
-    return tuple(
-        (one, other)
-        for at, one in enumerate(preferences)
-        for other in preferences[at + 1 :]
-        if disagree(one, other)
     )
 
 

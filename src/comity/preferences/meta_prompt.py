@@ -126,8 +126,13 @@ def _lost(one: Weighed) -> bool:
 
 
 def _few(wishes: Iterable[Preference]) -> tuple[list[Preference], list[Weighed]]:
-    """The wishes, each once, and what is too much: a prompt is no place for hundreds."""
-    once = list({(one.by, one.origin, words_in(one.text)): one for one in wishes}.values())
+    """The wishes, each once, where it was last said; and what is too much for a prompt."""
+    said: dict[tuple[str, str, str], Preference] = {}
+    for one in wishes:
+        key = (one.by, one.origin, words_in(one.text))
+        said.pop(key, None)
+        said[key] = one
+    once = list(said.values())
     why = f"more than {MOST_WISHES} wishes"
     over = [Weighed(preference=one, outcome="refused", reason=why) for one in once[MOST_WISHES:]]
     return once[:MOST_WISHES], over

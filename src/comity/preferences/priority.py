@@ -145,18 +145,23 @@ def _between_users(known: Sequence[Preference], lost: dict[int, Weighed]) -> Non
 def _between_both(
     known: Sequence[Preference], lost: dict[int, Weighed], matrix: PriorityMatrix
 ) -> None:
-    """Let the matrix decide between each wish of the provider and each of the user."""
-    for p, provider in enumerate(known):
-        for u, user in enumerate(known):
-            if provider.by != "provider" or user.by != "user" or {p, u} & lost.keys():
-                continue
-            if not _same_kind(provider, user) or not disagree(provider, user):
-                continue
-            cell = matrix.cell(provider, user)
-            if cell.winner == "provider":
-                lost[u] = _gives_way(user, provider, cell.because)
-            else:
-                lost[p] = _gives_way(provider, user, cell.because)
+    """Let the matrix decide between each wish of the provider and each of the user.
+
+    First what the user loses: a wish that is not kept itself takes none of the provider's away.
+    """
+    sides: tuple[Side, Side] = ("provider", "user")
+    for winning in sides:
+        for p, provider in enumerate(known):
+            for u, user in enumerate(known):
+                if {p, u} & lost.keys() or (provider.by, user.by) != sides:
+                    continue
+                if not _same_kind(provider, user) or not disagree(provider, user):
+                    continue
+                cell = matrix.cell(provider, user)
+                if cell.winner == winning == "provider":
+                    lost[u] = _gives_way(user, provider, cell.because)
+                elif cell.winner == winning:
+                    lost[p] = _gives_way(provider, user, cell.because)
 
 
 def _same_kind(one: Preference, other: Preference) -> bool:

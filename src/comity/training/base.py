@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comity.errors import MissingExtra, ModelError, ModelMissing, SettingsError
+from comity.errors import ModelError, ModelMissing, SettingsError
 from comity.models.pull import DEFAULT_MODEL, model_path
+from comity.training.extra import check_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,13 +89,6 @@ def _checked_folder(path: Path) -> str:
         what = "it is an adapter; name its base" if adapter else "it holds no config.json"
         raise ModelMissing(f"{path} is no model in Hugging Face's form: {what}")
     return str(path)
-
-
-def check_extra(what: str) -> None:
-    """Raise `MissingExtra` for `what` if the packages of the extra `train` are not there."""
-    # transformers reads GGUF files with the packages gguf and accelerate.
-    if not all(map(find_spec, ("torch", "transformers", "accelerate", "gguf"))):
-        raise MissingExtra(what, "train")
 
 
 def _from_gguf(path: Path, dtype: str) -> tuple[Any, Any]:

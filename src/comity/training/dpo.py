@@ -15,6 +15,7 @@ from typing import Any
 
 from comity.errors import TrainingError
 from comity.training.base import Base, load_base
+from comity.training.extra import check_extra
 from comity.training.folder import Run, adapter_folder, begin, new_run
 from comity.training.held_out import look_at_pairs
 from comity.training.loop import (
@@ -22,7 +23,6 @@ from comity.training.loop import (
     Report,
     arguments,
     building,
-    check_extra,
     dataset,
     finished_already,
     lora,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comity.errors import ModelError, ModelMissing
-from comity.training.base import base_source, check_extra, is_gguf
+from comity.training.base import base_source, is_gguf
+from comity.training.extra import check_extra
 
 if TYPE_CHECKING:
     import numpy as np

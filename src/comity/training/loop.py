@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from comity.errors import MissingExtra, TrainingError
+from comity.errors import TrainingError
 from comity.records import FAMILIES
 from comity.training import metrics
 from comity.training.folder import ADAPTER_FOLDER, METRICS_FILE, PLOT_FILE, Begun, Look, Run
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
 
 T = TypeVar("T", bound=Row)
-_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "trl", "matplotlib")
 
 
 class Report(NamedTuple):
@@ -44,14 +43,6 @@ class Data(NamedTuple):
     held_out: Sequence[Any]
     train_file: RowFile
     held_out_file: RowFile | None
-
-
-def check_extra(what: str) -> None:
-    """Raises `MissingExtra` where a package of the extra `train` is not installed."""
-    from importlib.util import find_spec
-
-    if not all(find_spec(package) for package in _PACKAGES):
-        raise MissingExtra(what, "train")
 
 
 def read_data(folder: Path, kind: str, row: type[T], report: Report) -> Data:

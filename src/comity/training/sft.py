@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from comity.training.base import Base, load_base
+from comity.training.extra import check_extra
 from comity.training.folder import Look, Run, begin, new_run
 from comity.training.loop import (
     Data,
     Report,
     arguments,
     building,
-    check_extra,
     dataset,
     finished_already,
     lora,

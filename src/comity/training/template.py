@@ -1,4 +1,4 @@
-"""MetaAlign's three tiers as chat messages, and whether a model's chat template takes them.
+"""Whether a model's chat template takes MetaAlign's three tiers.
 
 System info and user info make the meta-prompt; it is put in the very words that
 `preferences.meta_prompt.messages_of` gives it when the model is asked, so that a model is trained
@@ -12,27 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from comity.errors import TrainingError
-from comity.preferences.meta_prompt import messages_of
-from comity.records import Message, MetaPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SYSTEM, _QUESTION = "Answer in one word.", "Is it day?"
-
-
-def three_tiers(
-    meta: MetaPrompt, question: str, *, language: str, answer: str = ""
-) -> tuple[Message, ...]:
-    """System info and user info, then the question, then the answer where one is given.
-
-    An empty meta-prompt gives no system message. `language` (`en`, `zh`) is that of the
-    headings.
-    """
-    messages = list(messages_of(meta, question, language))
-    if answer:
-        messages.append(Message(role="assistant", content=answer))
-    return tuple(messages)
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, base: str) -> None:
