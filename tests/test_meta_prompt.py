@@ -59,7 +59,7 @@ async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_behin
     meta = MetaPrompt(
         user_info="I love the water.",
         preferences=(
-            Preference(text="Say that I may.", kind="helpfulness"),
+            Preference(text="Name a park.", kind="helpfulness"),
             Preference(text="Be kind."),
             Preference(text="Use German.", kind="language"),
         ),
@@ -67,13 +67,14 @@ async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_behin
     free, _ = await asked(memory, meta)
     assert free.endswith(
         "May dogs run?\n\nAbout me: I love the water.\n"
-        "How I want the answer: Say that I may. Be kind. Use German."
+        "How I want the answer: Name a park. Be kind. Use German."
     )
     memory.add(LEASH)
     ruled, _ = await asked(memory, meta)
     assert ruled.endswith("May dogs run?\n\nHow I want the answer: Use German.")
-    assert "leave room:\n- Say that I may.\n- Be kind." in ruled
-    assert "no rule decides" in ruled
+    assert "leave room:\n- Name a park.\n- Be kind." in ruled
+    assert "point of view" in free
+    assert "point of view" not in ruled
 
 
 async def test_a_prompt_without_anything_of_a_user_is_what_it_was(memory: Memory) -> None:

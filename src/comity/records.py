@@ -265,8 +265,8 @@ class Weighed(Record):
     outcome: Literal["kept", "gives_way", "refused"] = Field(
         description="In the prompt, or left out: it gives way to another, or gives orders."
     )
-    winner: str = Field("", description="The words of the wish that it gives way to.")
-    reason: str = Field("", description="Why, as the priority matrix says it.")
+    winner: str = Field("", description="What it gives way to: the words of a wish, or the rules.")
+    reason: str = Field("", description="Why, as the priority matrix says it, or why the rules do.")
 
 
 class Usage(Record):

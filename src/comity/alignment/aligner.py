@@ -233,7 +233,7 @@ class Aligner:
             ruling = rule_on(found.candidates, self.memory.authorities)
             suspicions = suspected(self.memory, ruling.kept, scope.tenant)
         with watch("compose"):
-            framed = self._framed(conversation, scope, meta, inferred)
+            framed = self._framed(conversation, scope, meta, inferred, ruled=bool(ruling.kept))
             prompt = compose(
                 ruling,
                 conversation,
@@ -301,6 +301,8 @@ class Aligner:
         scope: Scope,
         meta: MetaPrompt,
         inferred: Inferred,
+        *,
+        ruled: bool,
     ) -> Framed | None:
         """What provider and user want, weighed; None where only system turns say anything."""
         stored = self._stored(scope, meta)
@@ -312,6 +314,7 @@ class Aligner:
             meta.model_copy(update={"system_info": system}),
             (*stored, *inferred.preferences),
             understands=Kinds(self.memory.embedder),
+            ruled=ruled,
         )
 
     def _stored(self, scope: Scope, meta: MetaPrompt) -> tuple[Preference, ...]:

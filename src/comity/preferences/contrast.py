@@ -7,7 +7,7 @@ from comity.records import Message, Request
 from comity.wording import words_of
 
 _LANGUAGES = ("en", "zh")
-_HEADINGS = ("background", "stance", "stance_ruled", "wishes_ruled")
+_HEADINGS = ("background", "stance", "wishes_ruled")
 _ASIDE = ("about_me", "wishes")
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import Field
 
 from comity.material import as_material, harmless, words_in
+from comity.preferences.foregone import WHY, WINNER, gives_way_to_rules, is_foregone
 from comity.preferences.orders import gives_orders
 from comity.preferences.priority import PriorityMatrix, Understands, weigh
 from comity.preferences.statements import background, sentences, stated, without
@@ -75,22 +76,27 @@ def frame(
     *,
     matrix: PriorityMatrix | None = None,
     understands: Understands | None = None,
+    ruled: bool = False,
 ) -> Framed:
     """Weigh all that a meta-prompt says, and what is stored of the user.
 
     Explicit wishes are read from both texts sentence by sentence, without a model. A sentence of
-    the user's that gives orders stays out of the prompt, whether it is a wish or not.
+    the user's that gives orders stays out of the prompt, whether it is a wish or not; so does one
+    that says what to conclude where the question is `ruled`: rules are in force for it.
     """
     user_info, refused = without_orders(meta.user_info)
+    user_info, foregone = _without_foregone(user_info) if ruled else (user_info, ())
     provider, user = stated(meta.system_info, "provider"), stated(user_info, "user")
     wishes, over = _few((*provider, *stored, *meta.preferences, *user))
     weighed = weigh(wishes, matrix=matrix, understands=understands)
+    if ruled:
+        weighed = tuple(map(_under_rules, weighed))
     lost = {one.preference.text for one in weighed if _lost(one)}
     said = {one.text for one in provider}
     return Framed(
         system=without(meta.system_info, lost),
         background=background(user_info),
-        weighed=(*weighed, *over, *refused),
+        weighed=(*weighed, *over, *refused, *foregone),
         added=tuple(
             one.preference
             for one in weighed
@@ -115,6 +121,26 @@ def without_orders(text: str) -> tuple[str, tuple[Weighed, ...]]:
     if why := gives_orders(told):
         return "", (*refused, _refused(told, why))
     return told.strip(), tuple(refused)
+
+
+def _without_foregone(text: str) -> tuple[str, tuple[Weighed, ...]]:
+    """A user's text without the sentences that say what to conclude, and these."""
+    parts = sentences(text)
+    foregone = [part for part in parts if is_foregone(part)]
+    told = "".join(part for part in parts if part not in foregone).strip()
+    return told, tuple(_overruled(Preference(text=part.strip())) for part in foregone)
+
+
+def _under_rules(one: Weighed) -> Weighed:
+    """What becomes of a weighed wish where rules are in force."""
+    wish = one.preference
+    if _kept(one, "user") and gives_way_to_rules(wish):
+        return _overruled(wish)
+    return one
+
+
+def _overruled(wish: Preference) -> Weighed:
+    return Weighed(preference=wish, outcome="gives_way", winner=WINNER, reason=WHY)
 
 
 def _refused(text: str, why: str) -> Weighed:
@@ -184,14 +210,14 @@ def paragraphs(framed: Framed, language: str, *, ruled: bool = False) -> list[st
     """Of a framed meta-prompt, what stands in the system message: provider, then user.
 
     `ruled` says that rules are in force for the question: wishes about what is answered then
-    stand here, behind the rules, and not behind the question.
+    stand here, behind the rules, and not behind the question, and no side is taken.
     """
     words = _words(language)
     parts = _of_provider(framed, words)
     if framed.background:
         parts.append(f"{words['background']}\n{as_material(framed.background)}")
-    if framed.takes_sides:
-        parts.append(words["stance_ruled" if ruled else "stance"])
+    if framed.takes_sides and not ruled:
+        parts.append(words["stance"])
     if what := [wish for wish in framed.wishes if ruled and wish.kind not in _MANNER]:
         parts.append("\n".join((words["wishes_ruled"], *_listed(what, words))))
     return parts
