@@ -4,7 +4,8 @@
 `comity exam preferences`, under the sample rules, and publishes what came out. A stopped benchmark
 continues where it was, also with more modes. `--label FILE` writes answers to be labelled instead
 of publishing (`--label-count`; `--label-judged` for those alone that are left to the judge);
-`--labels FILE --labelled-by NAME` reads them back, and adds how far the verdicts agree with NAME's.
+`--labels FILE --labelled-by NAME` reads them back, and adds how far the verdicts agree with NAME's;
+with `--labels-decide` they also stand in the place of the judge's verdicts.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import memory_of
 from benchmarks.report import Measure, publish
 from comity.evaluation.preference_cases import read_questions
-from comity.evaluation.preference_labels import agreement, read_labels, to_label, write_labels
+from comity.evaluation.preference_labelled import Labels, labels_for, with_labels
+from comity.evaluation.preference_labels import agreement, to_label, write_labels
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceMode, PreferenceRun
 from comity.evaluation.preference_score import (
     Gain,
@@ -35,7 +37,7 @@ from comity.evaluation.preference_score import (
     rule_change,
     without_priority,
 )
-from comity.evaluation.preference_verdicts import scored_items
+from comity.evaluation.preference_verdicts import cases_of, scored_items
 from comity.evaluation.score import Interval
 from comity.samples import sample_folder
 
@@ -60,9 +62,13 @@ def main() -> None:
         write_labels(asked.label, drawn)
         print(f"written: {asked.label}; fill in each label: wish, opposite or neither")
         return
-    measures = list(measures_of(items, run))
+    labels = None
     if asked.labels:
-        measures += agreement_measures(items, asked.labels, asked.labelled_by)
+        labels = labels_for(items, cases_of(run)[0], asked.labels, asked.labelled_by.strip())
+    measures = list(measures_of(items, run, labels if asked.labels_decide else None))
+    if labels:
+        print(f"{labels.strange} labels of {asked.labels} fit no answer of the run: not used")
+        measures += agreement_measures(items, labels)
     publish("preferences", measures)
 
 
@@ -85,9 +91,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--label-count", type=int, default=40, help="how many")
     parser.add_argument("--label-judged", action="store_true", help="only what is left to a judge")
     parser.add_argument("--labelled-by", default="", help="who labelled: a person, a model's name")
+    parser.add_argument(
+        "--labels-decide", action="store_true", help="labels stand in the judge's place"
+    )
     asked = parser.parse_args()
     if bool(asked.labels) != bool(asked.labelled_by.strip()):
         parser.error("--labels and --labelled-by go together: say who labelled")
+    if asked.labels_decide and not asked.labels:
+        parser.error("--labels-decide needs --labels FILE")
     if asked.label_count < 1:
         parser.error("--label-count: at least 1")
     return asked
@@ -116,22 +127,33 @@ def _run(asked: argparse.Namespace) -> PreferenceRun:
     return PreferenceRun.read(folder)
 
 
-def measures_of(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[Measure]:
-    """Every measure of a run; what was not asked, or not decided, has none."""
-    sample = f"{run.plan.model}, judge {run.plan.judge}, seed {run.plan.seed}"
-    yield from _followed(items, sample)
-    yield from _flipped(items)
+def measures_of(
+    items: Sequence[PreferenceItem], run: PreferenceRun, labels: Labels | None = None
+) -> Iterator[Measure]:
+    """Every measure of a run; what was not asked, or not decided, has none.
+
+    Labels stand in the place of the judge's verdicts; what is said of the judge stays its own.
+    """
+    decided = with_labels(items, labels) if labels else items
+    judge = f"judge {run.plan.judge}"
+    names = {"code": "code", "judge": judge, "label": labels.whose if labels else ""}
+    by = names["label"] or judge
+    yield from _followed(decided, f"{run.plan.model}, {by}, seed {run.plan.seed}")
+    yield from _followed_by(decided, names)
+    yield from _flipped(decided)
     for mode in _BETTER:
-        yield from _gains(items, mode)
+        yield from _gains(decided, mode, names["label"])
     yield from _rules(items)
     yield from _judge(items)
 
 
-def _gains(items: Sequence[PreferenceItem], mode: PreferenceMode) -> Iterator[Measure]:
-    """The gains of a mode: first by what no judge has a say in."""
-    for by, some in groups(items, "decided_by").items():  # code, then judge
-        yield from _gained(f"{mode}.gain_points_by_{by}", gain(some, "plain", mode), "wishes")
-    yield from _gained(f"{mode}.gain_points", gain(items, "plain", mode), "wishes")
+def _gains(items: Sequence[PreferenceItem], mode: PreferenceMode, whose: str) -> Iterator[Measure]:
+    """The gains of a mode: first by what nobody but code has a say in."""
+    for by, some in groups(items, "decided_by").items():  # code, then judge or label
+        decided = f"wishes, decided by {whose}" if by == "label" else "wishes"
+        yield from _gained(f"{mode}.gain_points_by_{by}", gain(some, "plain", mode), decided)
+    decided = f"wishes, decided by code and {whose}" if whose else "wishes"
+    yield from _gained(f"{mode}.gain_points", gain(items, "plain", mode), decided)
     of_all = gain(items, "plain", mode, undecided="not followed")
     told = "wishes, what is not decided counts as not followed"
     yield from _gained(f"{mode}.gain_points_of_asked", of_all, told)
@@ -152,6 +174,17 @@ def _followed(items: Sequence[PreferenceItem], sample: str) -> Iterator[Measure]
             ).model_copy(update=beside)
             counted = "what is not decided counts as not followed"
             yield _share(f"{one.mode}.followed_of_asked", one.share_of_asked, counted)
+
+
+def _followed_by(items: Sequence[PreferenceItem], names: Mapping[str, str]) -> Iterator[Measure]:
+    """The same, of the wishes that code decides and of those that are left to judge or labels."""
+    for by, some in groups(items, "decided_by").items():
+        for one in follow(some, by):
+            if one.share is not None:
+                told = f"{one.followed} of {one.decided} decided; {one.asked} left to {names[by]}"
+                yield _share(
+                    f"{one.mode}.followed_by_{by}", one.share, told + _within(one.interval)
+                )
 
 
 def _plain_beside(items: Sequence[PreferenceItem], mode: PreferenceMode) -> dict[str, Any]:
@@ -225,12 +258,10 @@ def _judge(items: Sequence[PreferenceItem]) -> Iterator[Measure]:
             )
 
 
-def agreement_measures(
-    items: Sequence[PreferenceItem], file: Path, labelled_by: str
-) -> Iterator[Measure]:
-    """How far the verdicts agree with the labels of a file, and whose labels they are."""
-    whose = {"peer_name": f"labels of {labelled_by}"}
-    for who, found in agreement(items, read_labels(file)).items():
+def agreement_measures(items: Sequence[PreferenceItem], labels: Labels) -> Iterator[Measure]:
+    """How far the verdicts of code and judge agree with labels, and whose labels they are."""
+    whose = {"peer_name": labels.whose}
+    for who, found in agreement(items, labels.labelled).items():
         if found.share is not None:
             told = f"same as the label, of {found.decided} answers decided by both"
             measure = _share(f"{who}.agreement", found.share, told + _within(found.interval))

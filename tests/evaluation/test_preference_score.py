@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from comity.alignment.prefer import Asked, Followed
 from comity.errors import ExamError
 from comity.evaluation.preference_cases import read_questions
+from comity.evaluation.preference_labelled import labels_for
 from comity.evaluation.preference_labels import (
     agreement,
     read_labels,
@@ -398,6 +399,17 @@ def test_a_label_that_nobody_knows_is_named_and_no_label_is_overwritten(tmp_path
         read_labels(file)
 
 
+def test_two_labels_of_one_answer_are_refused_where_they_differ(tmp_path: Path) -> None:
+    (one,) = to_label([item("why-sleep", 0, "plain", "+")], read_questions(), count=1)
+    file = tmp_path / "labels.jsonl"
+    wish, other = (one.model_copy(update={"label": label}) for label in ("wish", "opposite"))
+    write_labels(file, [wish, wish])
+    assert read_labels(file) == (wish,)
+    write_labels(tmp_path / "both.jsonl", [wish, other])
+    with pytest.raises(ExamError, match=r"both\.jsonl, line 2: .* 'opposite' here and 'wish'"):
+        read_labels(tmp_path / "both.jsonl")
+
+
 def test_the_same_answer_in_two_modes_is_labelled_once() -> None:
     twice = [item("why-sleep", 0, mode, "+", text="Rest.") for mode in ("plain", "meta_prompt")]
     assert len(to_label(twice, read_questions(), count=5)) == 1
@@ -417,7 +429,8 @@ def test_the_measure_of_agreement_says_who_labelled(tmp_path: Path) -> None:
     seen, file = answers(4), tmp_path / "labels.jsonl"
     drawn = to_label(seen, read_questions(), count=8)
     write_labels(file, [one.model_copy(update={"label": "wish"}) for one in drawn])
-    found, decided = agreement_measures(seen, file, "a larger model")
+    labels = labels_for(seen, read_questions(), file, "a larger model")
+    found, decided = agreement_measures(seen, labels)
     assert found.peer_name == decided.peer_name == "labels of a larger model"
     assert "person" not in found.note
     assert (found.measure, decided.measure) == ("judge.agreement", "judge.decided_of_labelled")
@@ -428,5 +441,5 @@ def test_labels_of_what_the_judge_never_decided_say_so(tmp_path: Path) -> None:
     seen, file = [item("why-sleep", 0, "plain", "?", text="Rest.")], tmp_path / "labels.jsonl"
     drawn = to_label(seen, read_questions(), count=1)
     write_labels(file, [drawn[0].model_copy(update={"label": "wish"})])
-    (found,) = agreement_measures(seen, file, "a person")
+    (found,) = agreement_measures(seen, labels_for(seen, read_questions(), file, "a person"))
     assert (found.measure, found.value) == ("judge.decided_of_labelled", 0.0)

@@ -88,7 +88,9 @@ class Asked(Record):
 class _Verdict(Record):
     """What both kinds of verdict hold."""
 
-    by: Literal["code", "judge", "nobody"] = Field(description="Who decided.")
+    by: Literal["code", "judge", "label", "nobody"] = Field(
+        description="Who decided; `label`: somebody who labelled answers of an exam."
+    )
     asked: tuple[Asked, ...] = Field((), description="Both orders, where a judge was asked.")
     share: float | None = Field(
         None,

@@ -86,6 +86,15 @@ fail_under_option = click.option(
     help="Where the page is written.",
 )
 @click.option("--published", is_flag=True, help="With OPO's published figures beside.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Preference exams: labels that stand in the place of the judge's verdicts.",
+)
+@click.option(
+    "--labelled-by", metavar="WHO", default="", help="Whose labels: a person, a model's name."
+)
 @fail_under_option
 @click.pass_context
 def report_command(
@@ -93,6 +102,8 @@ def report_command(
     runs: tuple[Path, ...],
     out: Path,
     published: bool,
+    labels: Path | None,
+    labelled_by: str,
     floors: tuple[Floor, ...],
 ) -> None:
     """Report on runs of exams: a page with pictures, and a Markdown table on stdout.
@@ -104,9 +115,19 @@ def report_command(
     from comity.evaluation.report import report
     from comity.evaluation.runs import Run
 
+    who = labelled_by.strip()
+    if bool(labels) != bool(who):
+        raise click.UsageError("--labels and --labelled-by go together: say who labelled")
     if any(map(is_preference_run, runs)):
-        _report_on_preferences(runs, out, published, floors)
+        if len(runs) > 1 or published or floors:
+            raise click.UsageError(
+                "a preference exam is reported on alone, without --published and --fail-under: "
+                "its modes stand side by side in one run"
+            )
+        _report_on_preferences(runs[0], out, labels, who)
         return
+    if labels:
+        raise click.UsageError("--labels are for the run of a preference exam")
     opened = [Run.read(folder) for folder in runs]
     made = report(opened, published=published)
     _write(out, made.html)
@@ -118,19 +139,16 @@ def report_command(
     context.exit(1 if missed else 0)
 
 
-def _report_on_preferences(
-    runs: Sequence[Path], out: Path, published: bool, floors: Sequence[Floor]
-) -> None:
-    """The page of a preference exam: one run, whose modes stand side by side."""
+def _report_on_preferences(folder: Path, out: Path, labels: Path | None, who: str) -> None:
+    """The page of a preference exam, by the labels of a file where one is given."""
+    from comity.evaluation.preference_labelled import labels_for
     from comity.evaluation.preference_report import preference_report
     from comity.evaluation.preference_runs import PreferenceRun
+    from comity.evaluation.preference_verdicts import cases_of, scored_items
 
-    if len(runs) > 1 or published or floors:
-        raise click.UsageError(
-            "a preference exam is reported on alone, without --published and --fail-under: its "
-            "modes stand side by side in one run"
-        )
-    made = preference_report(PreferenceRun.read(runs[0]))
+    run = PreferenceRun.read(folder)
+    given = labels_for(scored_items(run), cases_of(run)[0], labels, who) if labels else None
+    made = preference_report(run, given)
     _write(out, made.html)
     say(made.markdown.rstrip("\n"))
     note(f"the page is in {out}")

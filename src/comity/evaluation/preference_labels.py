@@ -78,7 +78,8 @@ def to_label(
         if judged_only and item.decided_by == "code":
             continue
         if item.part == "wish" and question is not None and item.text.strip():
-            kinds[item.decided_by].setdefault(_key(item), _labelled(item, question))
+            kind = "code" if item.decided_by == "code" else "judge"
+            kinds[kind].setdefault(answer_key(item), unlabelled(item, question))
     dice = random.Random(seed)
     pools = {
         name: dice.sample(sorted(each.values(), key=lambda one: one.key), k=len(each))
@@ -99,32 +100,42 @@ def write_labels(path: Path, labelled: Sequence[Labelled]) -> None:
 
 
 def read_labels(path: Path) -> tuple[Labelled, ...]:
-    """The labelled answers of a file. Raises `ExamError`, naming the line."""
+    """The labelled answers of a file, each once. Raises `ExamError`, naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ExamError(f"{path} cannot be read: {error}") from error
-    found = []
+    found: dict[str, Labelled] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                found.append(Labelled.model_validate_json(line))
+                one = Labelled.model_validate_json(line)
             except ValidationError as error:
                 raise ExamError(f"{path}, line {number}: {schema_fault(error)}") from error
-    return tuple(found)
+            before = found.setdefault(one.key, one)
+            if before.label != one.label:
+                raise ExamError(
+                    f"{path}, line {number}: the answer {one.key} is labelled {one.label!r} here "
+                    f"and {before.label!r} before; keep one of the two lines"
+                )
+    return tuple(found.values())
 
 
 def agreement(
     items: Iterable[PreferenceItem], labels: Iterable[Labelled]
 ) -> Mapping[Literal["judge", "code"], Agreement]:
-    """How far verdicts agree with labels, for the judge and for code. Unlabelled ones are left."""
-    verdicts = {_key(item): item for item in items if item.part == "wish"}
+    """How far verdicts agree with labels, for the judge and for code.
+
+    Unlabelled ones are left out, and so is what labels have decided.
+    """
+    verdicts = {answer_key(item): item for item in items if item.part == "wish"}
     counts: dict[Literal["judge", "code"], Counter[str]] = {"judge": Counter(), "code": Counter()}
     for one in labels:
         item = verdicts.get(one.key)
-        if item is None or not one.label:
+        who = item.decided_by if item else "label"
+        if item is None or who == "label" or not one.label:
             continue
-        counted = counts[item.decided_by]
+        counted = counts[who]
         if one.label == "neither":
             counted["neither"] += 1
             continue
@@ -138,9 +149,10 @@ def agreement(
     }
 
 
-def _labelled(item: PreferenceItem, question: PreferenceQuestion) -> Labelled:
+def unlabelled(item: PreferenceItem, question: PreferenceQuestion) -> Labelled:
+    """An answer as it is shown to who labels."""
     return Labelled(
-        key=_key(item),
+        key=answer_key(item),
         question=question.question,
         wish=question.wishes[item.number].wish,
         opposite=question.opposite(item.number),
@@ -148,7 +160,7 @@ def _labelled(item: PreferenceItem, question: PreferenceQuestion) -> Labelled:
     )
 
 
-def _key(item: PreferenceItem) -> str:
+def answer_key(item: PreferenceItem) -> str:
     """Names an answer to a wish; equal answers of two modes have one name."""
     told = f"{item.question}\n{item.number}\n{item.text}"
     return hashlib.sha256(told.encode()).hexdigest()[:16]

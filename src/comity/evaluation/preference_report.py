@@ -8,72 +8,94 @@ from comity.evaluation import preference_tables as tables
 from comity.evaluation.pictures import Gain as Drawn
 from comity.evaluation.pictures import gain_picture
 from comity.evaluation.preference_exam import jobs
+from comity.evaluation.preference_labelled import Labels, with_labels
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceRun
 from comity.evaluation.preference_score import Gain, follow, gain, groups, judge_checks, rule_change
 from comity.evaluation.preference_verdicts import cases_of, scored_items
 from comity.evaluation.report import SHOWN, Picture, Report, as_markdown, page
 from comity.evaluation.report_cases import Case, Cases, shortened
-from comity.evaluation.report_text import points
+from comity.evaluation.report_text import Table, points
 from comity.evaluation.score import Interval
 
 FAVOURED = 0.25
 """Share of the verdicts from which a judge that chooses one place twice is warned of."""
 
-_METHOD = (
+_BY_JUDGE = (
     "A wish is followed where code finds what it asks for, or, where code cannot tell, where a "
     "judge says in both orders of the two that the answer was written for it and not for its "
-    "opposite. A verdict that changes with the order decides nothing. Shares have Wilson's "
-    "interval. Two modes are compared over the wishes decided in both: the interval of the "
-    "difference is a bootstrap's that draws whole questions, since the wishes of a question pull "
-    "against one another; of rule cases it is Agresti and Min's; p is that of McNemar's test, "
-    "exact and two-sided. Intervals hold for each figure alone, not for all of them together."
+    "opposite. A verdict that changes with the order decides nothing."
+)
+
+_BY_LABEL = (
+    "A wish is followed where code finds what it asks for, or, where code cannot tell, where the "
+    "{whose}, given to texts that tell neither mode nor verdict, say so. `neither` counts as not "
+    "followed; an answer without a label decides nothing, and what the judge said counts nowhere "
+    "but in its own tables."
+)
+
+_COMPARED = (
+    " Shares have Wilson's interval. Two modes are compared over the wishes decided in both: the "
+    "interval of the difference is a bootstrap's that draws whole questions, since the wishes of a "
+    "question pull against one another; of rule cases it is Agresti and Min's; p is that of "
+    "McNemar's test, exact and two-sided. Intervals hold for each figure alone, not for all of "
+    "them together."
 )
 
 
-def preference_report(run: PreferenceRun) -> Report:
-    """The report on a run. Raises `ExamError` for one that cannot be read, `MissingExtra` without
-    the extra `exams`."""
-    items = scored_items(run)
+def preference_report(run: PreferenceRun, labels: Labels | None = None) -> Report:
+    """The report on a run, with labels in the place of the judge's verdicts where they are given.
+
+    Raises `ExamError` for a run that cannot be read, `MissingExtra` without the extra `exams`.
+    """
+    judged = scored_items(run)
+    items = with_labels(judged, labels) if labels else judged
+    by = _BY_LABEL.format(whose=labels.whose) if labels else _BY_JUDGE
     name = run.folder.resolve().name
     html = page(
         title=f"Preference exam: {name}",
-        notes=tuple(notes(items, run)),
+        notes=tuple(notes(items, run, labels)),
         results=tables.followed(items),
         pictures=tuple(_pictures(items)),
         details=(
-            tables.other_counts(items),
-            tables.by_group(items),
-            tables.rules(items),
-            tables.judge_table(items),
-            tables.leaning_table(items),
+            *_details(items, judged, labels),
             tables.refused(items),
             tables.cost(items),
         ),
         worse=tuple(_worse(items)),
-        origin=(tables.what_was_run(run.plan, name),),
-        method=_METHOD,
+        origin=(tables.what_was_run(run.plan, name, labels),),
+        method=by + _COMPARED,
         worse_note="No wish was followed in a simpler mode and not in a later one, and no rule "
         "was broken with a wish only.",
     )
-    return Report(html=html, markdown=preference_markdown(run))
+    return Report(html=html, markdown=preference_markdown(run, labels))
 
 
-def preference_markdown(run: PreferenceRun) -> str:
+def preference_markdown(run: PreferenceRun, labels: Labels | None = None) -> str:
     """The tables of a run as Markdown, with short notes. Raises `ExamError`."""
-    items = scored_items(run)
-    shown = (
-        tables.followed(items),
-        tables.other_counts(items),
-        tables.by_group(items),
-        tables.rules(items),
-        tables.judge_table(items),
-        tables.leaning_table(items),
-    )
-    return as_markdown(shown, tuple(notes(items, run)))
+    judged = scored_items(run)
+    items = with_labels(judged, labels) if labels else judged
+    shown = (tables.followed(items), *_details(items, judged, labels))
+    return as_markdown(shown, tuple(notes(items, run, labels)))
 
 
-def notes(items: Sequence[PreferenceItem], run: PreferenceRun) -> Iterator[str]:
+def _details(
+    items: Sequence[PreferenceItem], judged: Sequence[PreferenceItem], labels: Labels | None
+) -> Iterator[Table]:
+    yield tables.other_counts(items)
+    yield tables.by_group(items)
+    yield tables.rules(items)
+    if labels:
+        yield tables.label_table(judged, labels)
+    yield tables.judge_table(judged)
+    yield tables.leaning_table(judged)
+
+
+def notes(
+    items: Sequence[PreferenceItem], run: PreferenceRun, labels: Labels | None = None
+) -> Iterator[str]:
     """What a reader has to know before the figures, a sentence each."""
+    if labels:
+        yield from _label_notes(items, labels)
     for one in follow(items):
         if one.share is None:
             yield f"{one.mode}: nothing was decided of {one.asked} answers."
@@ -153,6 +175,21 @@ def _judge_notes(items: Sequence[PreferenceItem]) -> Iterator[str]:
                 f"{found.verdicts} answers: what it decides stands on few answers; take another "
                 "--judge."
             )
+
+
+def _label_notes(items: Sequence[PreferenceItem], labels: Labels) -> Iterator[str]:
+    left = [one for one in items if one.part == "wish" and one.decided_by == "label"]
+    decided = sum(one.follows is not None for one in left)
+    yield (
+        f"Verdicts where no code decides: {labels.whose}, in the place of the judge's; "
+        f"{decided} of {len(left)} such answers have one."
+    )
+    if labels.strange:
+        yield (
+            f"Not used: {labels.strange} of the {labels.strange + len(labels.labelled)} labels, "
+            "which fit no answer of this run: the answer, the question or a statement is another "
+            "now."
+        )
 
 
 def _pictures(items: Sequence[PreferenceItem]) -> Iterator[Picture]:

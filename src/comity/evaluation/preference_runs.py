@@ -78,9 +78,10 @@ class PreferenceItem(Record):
         return told.get(self.followed.verdict) if self.followed else None
 
     @property
-    def decided_by(self) -> Literal["code", "judge"]:
+    def decided_by(self) -> Literal["code", "judge", "label"]:
         """Who decides wishes like this."""
-        return "code" if self.followed is not None and self.followed.by == "code" else "judge"
+        by = self.followed.by if self.followed else "nobody"
+        return by if by in ("code", "label") else "judge"
 
 
 class PreferencePlan(Record):

@@ -157,7 +157,7 @@ def follow(items: Iterable[PreferenceItem], group: str = "all") -> tuple[Follow,
 def groups(
     items: Iterable[PreferenceItem], by: Grouping
 ) -> Mapping[str, tuple[PreferenceItem, ...]]:
-    """The items of wishes by family, by `explicit` or `implicit`, or by `code` or `judge`."""
+    """The items of wishes by family, by `explicit` or `implicit`, or by who decides."""
     found: dict[str, list[PreferenceItem]] = defaultdict(list)
     for item in items:
         if item.part == "wish":
@@ -251,7 +251,7 @@ def judge_checks(items: Iterable[PreferenceItem]) -> JudgeChecks:
     counts: Counter[str] = Counter()
     for item in items:
         verdict = item.followed
-        if verdict is None or verdict.by == "code":
+        if verdict is None or verdict.by in ("code", "label"):
             continue
         if verdict.verdict == "failed":
             counts["failed"] += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 
+from comity.evaluation.preference_labelled import Labels
+from comity.evaluation.preference_labels import agreement
 from comity.evaluation.preference_runs import PreferenceItem, PreferenceMode, PreferencePlan
 from comity.evaluation.preference_score import (
     Broken,
@@ -113,8 +115,8 @@ def other_counts(items: Items) -> Table:
         columns=("mode", "wishes", "gain over plain"),
         rows=tuple(rows),
         words=2,
-        note="By code alone: no judge has a say. In family priority a matrix tells whether "
-        "provider or user is followed, and plain never sees it."
+        note="By code alone: no judge and no label has a say. In family priority a matrix tells "
+        "whether provider or user is followed, and plain never sees it."
         if rows
         else "No mode was put beside plain.",
     )
@@ -162,6 +164,31 @@ def judge_table(items: Items) -> Table:
         words=0,
         note="Each answer is judged in both orders of the two wishes. First twice: what stood "
         "first was chosen both times, whatever it was; such verdicts decide nothing.",
+    )
+
+
+def label_table(judged: Items, labels: Labels) -> Table:
+    """How far code, and the judge in whose place they stand, agree with labels."""
+    rows = [
+        (
+            who,
+            str(found.labelled),
+            str(found.neither),
+            str(found.decided),
+            _share(found.share, found.interval, f"{found.agreed} of {found.decided}"),
+        )
+        for who, found in agreement(judged, labels.labelled).items()
+        if found.labelled or found.neither
+    ]
+    return Table(
+        title=f"Agreement with the {labels.whose}",
+        columns=("verdicts of", "wish or opposite", "neither", "decided by both", "the same"),
+        rows=tuple(rows),
+        note="Answers by their label, then those that were also decided by code or by the judge, "
+        "in whose place the labels stand; the same: of those decided by both, with Wilson's 95 % "
+        "interval."
+        if rows
+        else f"The {labels.whose} are of no answer here.",
     )
 
 
@@ -231,12 +258,13 @@ def refused(items: Items) -> Table:
     )
 
 
-def what_was_run(plan: PreferencePlan, name: str) -> Table:
-    """What decided the answers."""
+def what_was_run(plan: PreferencePlan, name: str, labels: Labels | None = None) -> Table:
+    """What decided the answers, and whose labels the verdicts where there are any."""
     told = {
         "run": name,
         "model": plan.model,
         "judge": plan.judge,
+        "in place of the judge": labels.whose if labels else "",
         "adapter": plan.adapter,
         "modes": ", ".join(plan.modes),
         "questions": f"{len(plan.questions)} (SHA-256 of all {plan.cases_sha256[:12]})",
