@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ class Indexed:
 
     store: Store
     embedder: Embedder
-    index: Index
-    reopen: Callable[[], Index]
+    index: Index[Any]
+    reopen: Callable[[], Index[Any]]
 
     def add(self, *rules: Rule, tenant: str = "default") -> int:
         change = Change(tenant=tenant, kind="add", rules=rules, made_at=datetime.now(UTC))
@@ -147,8 +148,9 @@ def test_mandatory_rules_and_overriders_are_given_under_the_mask(indexed: Indexe
     mask = indexed.index.admit(Scope(place=("XA",)))
     rows = {stored.rule.id: stored.row for stored in indexed.store.rows_after(0)}
     assert indexed.index.mandatory(mask) == [rows["b"]]
-    assert indexed.index.overriders("default", "b", mask) == [rows["c"]]
-    assert indexed.index.overriders("other", "b", mask) == EMPTY
+    assert indexed.index.overriders("default", ["a", "b", "b"], mask) == [rows["c"]]
+    assert indexed.index.overriders("other", ["b"], mask) == EMPTY
+    assert indexed.index.overriders("default", [], mask) == EMPTY
     assert indexed.index.versions_in(list(rows.values()), mask) == [rows["b"], rows["c"]]
 
 

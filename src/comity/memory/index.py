@@ -12,12 +12,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,31 +39,51 @@ _SAVE_AFTER = 1_000
 _LOG = logging.getLogger(__name__)
 
 
-class Index(Protocol):
-    """Finds rows of the book of record; the scope's mask comes first, the ranking second.
+class Admitted(Protocol):
+    """The rules that can apply in one scope, at one revision, as one kind of index names them."""
 
-    Results are `Ranked` whose `positions` are rows of the book.
+    @property
+    def revision(self) -> int:
+        """Revision of the memory that it was made of."""
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether searching by meaning and by words at the same time is worth a thread."""
+
+    def digest(self) -> bytes:
+        """Names the rules: two scopes of one digest admit the same ones."""
+
+
+Mask = TypeVar("Mask")
+"""What an index's `admit` gives and its searches take: an `Admitted`."""
+
+
+class Index(Protocol[Mask]):
+    """Finds rows of the book of record; the scope comes first, the ranking second.
+
+    Results are `Ranked` whose `positions` are rows of the book. A mask is good for the index
+    that gave it, and goes on to name what its own revision held.
     """
 
     def catch_up(self, progress: Progress | None = None) -> int:
         """Take in what the book of record has gained, and give its revision."""
 
-    def admit(self, scope: Scope) -> ScopeMask:
+    def admit(self, scope: Scope) -> Mask:
         """The rules that can apply in a scope."""
 
-    def nearest(self, vector: NDArray[np.float32], mask: ScopeMask, k: int) -> Ranked:
+    def nearest(self, vector: NDArray[np.float32], mask: Mask, k: int) -> Ranked:
         """Rows whose vectors are nearest to a unit vector, by inner product."""
 
-    def matching(self, text: str, mask: ScopeMask, k: int) -> Ranked:
+    def matching(self, text: str, mask: Mask, k: int) -> Ranked:
         """Rows whose words match a text best, by BM25."""
 
-    def mandatory(self, mask: ScopeMask) -> list[int]:
+    def mandatory(self, mask: Mask) -> list[int]:
         """Rows of the mandatory rules in the mask."""
 
-    def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
-        """Rows in the mask that declare a conflict with a rule."""
+    def overriders(self, tenant: str, rule_ids: Iterable[str], mask: Mask) -> list[int]:
+        """Rows in the mask that declare a conflict with one of the rules, each row once."""
 
-    def versions_in(self, rows: Sequence[int], mask: ScopeMask) -> list[int]:
+    def versions_in(self, rows: Sequence[int], mask: Mask) -> list[int]:
         """Those of the rows that are in the mask."""
 
     def audiences(self, tenant: str) -> frozenset[str]:
@@ -185,11 +205,11 @@ class LocalIndex:
         with self._lock:
             return list(map(int, self._table.rows(self._table.mandatory(mask))))
 
-    def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
+    def overriders(self, tenant: str, rule_ids: Iterable[str], mask: ScopeMask) -> list[int]:
         """As in `Index`."""
         with self._lock:
-            positions = np.array(self._table.overriders(tenant, rule_id, mask), np.int64)
-            return list(map(int, self._table.rows(positions)))
+            found = {p for name in rule_ids for p in self._table.overriders(tenant, name, mask)}
+            return list(map(int, self._table.rows(np.array(sorted(found), np.int64))))
 
     def versions_in(self, rows: Sequence[int], mask: ScopeMask) -> list[int]:
         """As in `Index`."""

@@ -61,7 +61,7 @@ class Memory:
     def __init__(
         self,
         store: Store,
-        index: Index,
+        index: Index[Any],
         embedder: Embedder,
         vectors: VectorCache,
         *,

@@ -11,12 +11,11 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from comity.memory.scope import ScopeMask
 from comity.records import Preference
 
 _VECTORS = 2_048  # of 1.5 kB each with the default embedder
@@ -108,9 +107,3 @@ class Recent:
 def digest(text: str) -> bytes:
     """SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def rows_digest(mask: ScopeMask) -> bytes:
-    """Names the rows of a mask: two scopes that admit the same rules have the same one."""
-    flags: Any = np.packbits(mask.rows)
-    return hashlib.sha256(len(mask.rows).to_bytes(8, "big") + flags.tobytes()).digest()

@@ -7,6 +7,7 @@ mask is decided by these alone and comes before any ranking.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from comity.records import Scope
 
 _ALWAYS = np.iinfo(np.int64).min
 _NEVER_ENDS = np.iinfo(np.int64).max
+_WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
 _COLUMNS: dict[str, Any] = {
     "row": np.int64,
     "kind": np.int32,
@@ -58,6 +60,16 @@ class ScopeMask(NamedTuple):
     """The kinds that the scope admits: a coarse filter for engines that know no row masks."""
     revision: int = 0
     """Revision of the memory that the mask was made of."""
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether meaning and words are worth being searched at the same time."""
+        return len(self.rows) >= _WORTH_A_THREAD
+
+    def digest(self) -> bytes:
+        """Names the rows: two scopes that admit the same rules have the same one."""
+        flags: Any = np.packbits(self.rows)
+        return hashlib.sha256(len(self.rows).to_bytes(8, "big") + flags.tobytes()).digest()
 
 
 class ScopeTable:

@@ -14,9 +14,8 @@ from typing import Protocol, TypeVar
 from pydantic import Field
 
 from comity.memory.dense import Ranked
-from comity.memory.index import Index
+from comity.memory.index import Admitted
 from comity.memory.memory import Memory
-from comity.memory.scope import ScopeMask
 from comity.memory.store import StoredRule
 from comity.records import WORLD, Hit, Record, Rule, Scope
 from comity.retrieval.fuse import fuse
@@ -25,7 +24,6 @@ from comity.retrieval.turns import Asked, Before, Late
 _Ranked = TypeVar("_Ranked")
 
 _DEPTH = 100
-_WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
 _SURE = 4  # hits that no threshold drops: a short list costs little (docs/design/exams.md)
 _DENSE_WEIGHT = 1.0
 _WORDS_WEIGHT = 1.5  # measured together with RANK_CONSTANT
@@ -100,7 +98,7 @@ def _behind(
     before: Before,
     asked: Asked,
     hits: Sequence[Hit],
-    mask: ScopeMask,
+    mask: Admitted,
     relevance: float,
 ) -> list[Hit]:
     """Hits of all that is searched besides the question, without those that it has itself."""
@@ -143,7 +141,7 @@ def _canonical(memory: Memory, scope: Scope) -> Scope:
 
 
 def rank(
-    memory: Memory, question: str, mask: ScopeMask, depth: int = _DEPTH
+    memory: Memory, question: str, mask: Admitted, depth: int = _DEPTH
 ) -> list[tuple[int, float]]:
     """Rows of the mask with their fused scores, best first, from the first `depth` of each kind."""
     index = memory.index
@@ -151,7 +149,7 @@ def rank(
     def by_meaning() -> Ranked:
         return index.nearest(memory.query_vector(question), mask, depth)
 
-    if len(mask.rows) < _WORTH_A_THREAD:
+    if not mask.side_by_side:
         nearest, matching = by_meaning(), index.matching(question, mask, depth)
     else:
         with ThreadPoolExecutor(1) as pool:
@@ -166,7 +164,7 @@ def rank(
 
 
 def applying(
-    memory: Memory, rules: Iterable[Rule], mask: ScopeMask, tenant: str
+    memory: Memory, rules: Iterable[Rule], mask: Admitted, tenant: str
 ) -> tuple[Rule, ...]:
     """The rules given, the mandatory ones, and all that is in declared conflict with any."""
     found = {rule.key: rule for rule in rules}
@@ -181,10 +179,10 @@ def applying(
 
 
 def _opposed(
-    memory: Memory, rules: Sequence[Rule], mask: ScopeMask, tenant: str
+    memory: Memory, rules: Sequence[Rule], mask: Admitted, tenant: str
 ) -> list[StoredRule]:
-    index: Index = memory.index
-    rows = {row for rule in rules for row in index.overriders(tenant, rule.id, mask)}
+    index = memory.index
+    rows = set(index.overriders(tenant, [rule.id for rule in rules], mask))
     declared = {target for rule in rules for target in rule.overrides}
     versions = [
         stored.row for target in declared for stored in memory.store.history(tenant, target)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from comity.memory.index import Admitted
 from comity.memory.memory import Memory
-from comity.memory.recent import RankingKey, Row, digest, rows_digest
-from comity.memory.scope import ScopeMask
+from comity.memory.recent import RankingKey, Row, digest
 from comity.records import FoundBy
 
 _TOGETHER = 3  # user turns that are searched as one question
@@ -90,9 +90,9 @@ def _ends(text: str) -> str:
 class Before:
     """Searches what came before the question, or goes with it, and keeps what it finds."""
 
-    def __init__(self, memory: Memory, mask: ScopeMask) -> None:
+    def __init__(self, memory: Memory, mask: Admitted) -> None:
         self._memory, self._mask = memory, mask
-        self._rows = rows_digest(mask)
+        self._rows = mask.digest()
 
     def keep(self, question: str, ranked: Sequence[Row]) -> None:
         """Keep the ranking of the question, for the turns after it."""
