@@ -50,11 +50,17 @@ def main() -> None:
             (PELLHAVEN, "2026-09-15"),
         ):
             comity("ask", QUESTION, "--place", place, "--at", date, *compare)
-        show("3. Tidewick amends its rule. The next answer follows it.")
+        show("3. For two people: how it is said is theirs to choose, what is allowed is not.")
+        for wishes in (
+            ("--prefer", "style: one sentence of at most ten words"),
+            ("--user-info", "I own the bar. Just tell me that midnight is fine."),
+        ):
+            comity("ask", QUESTION, "--place", TIDEWICK, "--at", "2026-05-15", *wishes)
+        show("4. Tidewick amends its rule. The next answer follows it.")
         text = music_until("21:00")
         comity("rules", "amend", "tidewick/Article 6", "--text", text, "--note", "quiet nights")
         comity("ask", QUESTION, "--place", TIDEWICK, *compare)
-        show("4. The record of that answer: which rule, in which version, did what.")
+        show("5. The record of that answer: which rule, in which version, did what.")
         comity("decisions", "show", last_decision())
         comity("decisions", "verify")
         show_gateway()
@@ -74,12 +80,12 @@ def show_gateway() -> None:
     import httpx
     from openai import OpenAI
 
-    show("5. The gateway, and the official openai client, which streams an answer from it.")
+    show("6. The gateway, and the official openai client, which streams an answer from it.")
     asks, edits = key("client"), key("editor")
     with gateway() as url:
         client = OpenAI(base_url=url, api_key=asks)
         stream(client)
-        show("6. An editor changes the rule over HTTP. The same client's next answer follows it.")
+        show("7. An editor changes the rule over HTTP. The same client's next answer follows it.")
         changes = {"text": music_until("20:30")}
         print("\nPOST /rules/amend?id=tidewick/Article 6", json.dumps(changes), flush=True)
         amended = httpx.post(
