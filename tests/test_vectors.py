@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -171,3 +172,36 @@ def test_any_texts_come_back_in_their_order(texts: list[str], batch_size: int) -
     rows = cache.get(HashEmbedder(16), texts)
     cache.close()
     np.testing.assert_allclose(rows, HashEmbedder(16).embed_passages(texts), atol=1e-3)
+
+
+def test_a_cache_of_the_earlier_layout_is_taken_over(path: Path) -> None:
+    good = HashEmbedder(64).embed_passages(RULES).astype(np.float16)
+    keys = [hashlib.sha256(text.encode()).digest() for text in RULES]
+    before = apsw.Connection(str(path))
+    before.execute(
+        "CREATE TABLE vectors (embedder TEXT NOT NULL, content BLOB NOT NULL, vector BLOB NOT NULL,"
+        " PRIMARY KEY (embedder, content)) WITHOUT ROWID"
+    )
+    before.executemany(
+        "INSERT INTO vectors VALUES ('hash@64', ?, ?)",
+        ((key, row.tobytes()) for key, row in zip(keys, good, strict=True)),
+    )
+    before.close()
+    for _ in range(2):
+        cache, embedder = VectorCache(path), Counting(64)
+        np.testing.assert_allclose(cache.get(embedder, RULES), good, atol=1e-3)
+        assert embedder.asked == []
+        cache.close()
+
+
+def test_what_is_put_beside_what_is_there_is_kept(cache: VectorCache) -> None:
+    embedder = Counting()
+    cache.get(embedder, RULES[:3])
+    wanted = cache.want(embedder, [*RULES[2:6], RULES[4]])
+    assert (wanted.missing, wanted.there, wanted.all) == (RULES[3:6], 1, 4)
+    wanted.put(RULES[4:6], HashEmbedder(64).embed_passages(RULES[4:6]))
+    wanted.put(RULES[3:4], HashEmbedder(64).embed_passages(RULES[3:4]))
+    expected = HashEmbedder(64).embed_passages([*RULES[2:6], RULES[4]])
+    np.testing.assert_allclose(wanted.rows(), expected, atol=1e-3)
+    np.testing.assert_array_equal(cache.get(embedder, [*RULES[2:6], RULES[4]]), wanted.rows())
+    assert embedder.asked == RULES[:3]

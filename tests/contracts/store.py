@@ -137,6 +137,17 @@ def test_several_versions_of_a_rule_may_come_in_one_change(store: Store) -> None
     assert [s.rule.version for s in store.history("default", "a")] == [1, 2, 3]
 
 
+def test_the_rows_of_a_revision_and_the_ids_that_are_taken(store: Store) -> None:
+    odd = "a'\u2028\x00 \\\"𝒳"
+    store.commit(change(Rule(id="a", text="1"), Rule(id=odd, text="1")))
+    store.commit(change(Rule(id="t", text="1", tenant="other"), tenant="other"))
+    store.commit(change(Rule(id="a", text="2", version=2), Rule(id=odd, text="2", version=2)))
+    rows = [stored.row for stored in store.rows_after(0)]
+    assert [store.rows_of(number) for number in range(1, 5)] == [rows[:2], rows[2:3], rows[3:], []]
+    assert store.known("default", ["b", odd, "a", "t", "a"]) == {"a", odd}
+    assert store.known("default", []) == set()
+
+
 def test_latest_gives_what_a_revision_held(store: Store) -> None:
     store.commit(change(Rule(id="b", text="b1"), Rule(id="a", text="a1")))
     store.commit(change(Rule(id="a", text="a2", version=2, status="draft")))

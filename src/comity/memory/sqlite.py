@@ -46,9 +46,12 @@ if TYPE_CHECKING:
 _BUSY_TIMEOUT_MS = 30_000
 _PROBE_TIMEOUT_MS = 1_500
 _CACHE_KB = 512  # of each thread's connection; the system caches the file for all of them
+_CACHE_OF_MANY_KB = 65_536
+_MANY = 1_000  # rules
 _ROWS_AT_ONCE = 10_000
 _ROWS_KEPT = 16_384  # rule versions that have been read; they never change
-_Values = tuple[Any, ...] | dict[str, Any]
+_Row = tuple[Any, ...]
+_Values = _Row | dict[str, Any]
 
 
 class SqliteStore:
@@ -162,7 +165,7 @@ class SqliteStore:
 
     def commit(self, change: Change) -> int:
         """As in `Store`."""
-        with self._writing() as connection:
+        with self._writing() as connection, _room(connection, len(change.rules)):
             number = int(_value(connection, "SELECT ifnull(max(number), 0) + 1 FROM revision"))
             connection.execute(
                 "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?)",
@@ -196,6 +199,25 @@ class SqliteStore:
             if len(batch) < _ROWS_AT_ONCE:
                 return
             row = batch[-1].row
+
+    def rows_of(self, revision: int) -> list[int]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = _rows(
+                connection, "SELECT row FROM rule WHERE revision = ? ORDER BY row", (revision,)
+            )
+        return [row for (row,) in found]
+
+    def known(self, tenant: str, rule_ids: Sequence[str]) -> set[str]:
+        """As in `Store`."""
+        with self._reading() as connection:
+            found = _rows(
+                connection,
+                "SELECT value FROM json_each(?2) WHERE EXISTS "
+                "(SELECT 1 FROM rule WHERE tenant = ?1 AND id = value)",
+                (tenant, json.dumps(rule_ids)),
+            )
+        return {rule_id for (rule_id,) in found}
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """As in `Store`."""
@@ -437,6 +459,19 @@ def _use_wal(connection: apsw.Connection) -> None:
         return
 
 
+@contextmanager
+def _room(connection: apsw.Connection, rules: int) -> Iterator[None]:
+    """More cache for a large change: what finds no room is written twice."""
+    if rules < _MANY:
+        yield
+        return
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_OF_MANY_KB}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+
+
 def _rows(connection: apsw.Connection, query: str, values: _Values) -> list[tuple[Any, ...]]:
     return connection.execute(query, values).fetchall()
 
@@ -453,37 +488,47 @@ def _append(connection: apsw.Connection, tenant: str, seal: Sealer) -> Decision:
 
 
 def _insert_rules(connection: apsw.Connection, change: Change, revision: int) -> None:
+    last = dict(
+        _rows(
+            connection,
+            "SELECT id, max(version) FROM rule WHERE tenant = ? AND id IN "
+            "(SELECT value FROM json_each(?)) GROUP BY id",
+            (change.tenant, json.dumps(list({rule.id for rule in change.rules}))),
+        )
+    )
+    connection.executemany(
+        "INSERT INTO rule (tenant, id, version, revision, place, audience, domain, authority, "
+        "valid_from, valid_to, status, mandatory, overrides, record) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        _rule_rows(change, revision, last),
+    )
+
+
+def _rule_rows(change: Change, revision: int, last: dict[str, int]) -> Iterator[_Row]:
     for rule in change.rules:
-        last = connection.execute(
-            "SELECT ifnull(max(version), 0) FROM rule WHERE tenant = ? AND id = ?",
-            (change.tenant, rule.id),
-        ).fetchone()
-        if last is None or rule.version != last[0] + 1:
+        before = last.get(rule.id, 0)
+        if rule.version != before + 1:
             raise DuplicateRule(
-                f"rule {rule.id!r}: version {rule.version} does not follow version "
-                f"{last[0] if last else 0}, the last one in the memory; it may have been changed "
-                "meanwhile: read it again and repeat the change"
+                f"rule {rule.id!r}: version {rule.version} does not follow version {before}, the "
+                "last one in the memory; it may have been changed meanwhile: read it again and "
+                "repeat the change"
             )
-        connection.execute(
-            "INSERT INTO rule (tenant, id, version, revision, place, audience, domain, authority, "
-            "valid_from, valid_to, status, mandatory, overrides, record) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                change.tenant,
-                rule.id,
-                rule.version,
-                revision,
-                rule.place,
-                "|".join(rule.audience),
-                rule.domain,
-                rule.authority,
-                to_micros(rule.valid_from) if rule.valid_from else None,
-                to_micros(rule.valid_to) if rule.valid_to else None,
-                rule.status,
-                int(rule.mandatory),
-                "|".join(rule.overrides),
-                rule.model_dump_json(exclude_defaults=True),
-            ),
+        last[rule.id] = rule.version
+        yield (
+            change.tenant,
+            rule.id,
+            rule.version,
+            revision,
+            rule.place,
+            "|".join(rule.audience),
+            rule.domain,
+            rule.authority,
+            to_micros(rule.valid_from) if rule.valid_from else None,
+            to_micros(rule.valid_to) if rule.valid_to else None,
+            rule.status,
+            int(rule.mandatory),
+            "|".join(rule.overrides),
+            rule.model_dump_json(exclude_defaults=True),
         )
 
 

@@ -144,6 +144,12 @@ class Store(Protocol):
     def rows_after(self, row: int) -> Iterator[StoredRule]:
         """All rule versions of all tenants after a row, in order of row."""
 
+    def rows_of(self, revision: int) -> list[int]:
+        """The rows that a revision brought, in order; empty for one that is not there."""
+
+    def known(self, tenant: str, rule_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are taken by a rule of the tenant, in whatever version."""
+
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """The rule versions of these rows, in the order asked for. Raises `NotFound`."""
 

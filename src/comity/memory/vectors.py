@@ -20,13 +20,26 @@ Progress = Callable[[int, int], None]
 
 _BUSY_MS = 30_000
 _TOLERANCE = 0.01
+_MANY_CACHE_KB = 65_536
+_MANY_PAGES = 16_000  # of the write-ahead log between two checkpoints
+# Vectors stand in the order in which they came, and only the index of keys is in another: in a
+# WITHOUT ROWID table every new one changed a page among all of them (131 us each, and 23 so).
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS embedders (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS vectors (
-    embedder TEXT NOT NULL,
     content BLOB NOT NULL,
+    embedder INTEGER NOT NULL,
     vector BLOB NOT NULL,
-    PRIMARY KEY (embedder, content)
-) WITHOUT ROWID
+    UNIQUE (content, embedder)
+);
+"""
+_MOVE = f"""
+ALTER TABLE vectors RENAME TO vectors_before;
+{_SCHEMA}
+INSERT OR IGNORE INTO embedders (id) SELECT DISTINCT embedder FROM vectors_before;
+INSERT INTO vectors SELECT content, number, vector FROM vectors_before
+JOIN embedders ON embedders.id = vectors_before.embedder;
+DROP TABLE vectors_before;
 """
 
 
@@ -42,6 +55,7 @@ class VectorCache:
         self._name = str(path) if path is not None else ":memory:"
         self._batch_size = max(1, batch_size)
         self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
         with self._errors():
             self._connection = apsw.Connection(self._name)
             self._connection.set_busy_timeout(_BUSY_MS)
@@ -51,7 +65,24 @@ class VectorCache:
         if self._connection.execute("PRAGMA journal_mode").get not in ("wal", "memory"):
             self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute(_SCHEMA)
+        if self._state() == "ready":
+            return
+        self._connection.transaction_mode = "IMMEDIATE"  # one process makes it, others wait
+        with self._connection:
+            if (state := self._state()) != "ready":
+                self._connection.execute(_MOVE if state == "before" else _SCHEMA)
+
+    def _state(self) -> str:
+        """`ready`, `before` where a version without the table of embedders made it, or `new`."""
+        names = "SELECT name FROM sqlite_schema WHERE name IN ('vectors', 'embedders')"
+        found = {name for (name,) in self._connection.execute(names)}
+        return "ready" if "embedders" in found else "before" if found else "new"
+
+    def expect_many(self) -> None:
+        """Take more memory (64 MB) and write the log back seldom: for a large import."""
+        with self._lock, self._errors():
+            self._connection.execute(f"PRAGMA cache_size = -{_MANY_CACHE_KB}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_MANY_PAGES}")
 
     def get(
         self, embedder: Embedder, texts: Sequence[str], progress: Progress | None = None
@@ -62,57 +93,56 @@ class VectorCache:
         as it is done: an interrupted call loses one batch at the most, and the next one goes on
         from there. The embedder's errors pass through.
         """
-        keys = [_key(text) for text in texts]
-        wanted = dict(zip(keys, texts, strict=True))
-        found = self._read(embedder, list(wanted))
-        missing = [key for key in wanted if key not in found]
+        wanted = self.want(embedder, texts)
         if progress is not None:
-            progress(len(found), len(wanted))
-        for start in range(0, len(missing), self._batch_size):
-            batch = missing[start : start + self._batch_size]
-            found |= self._embed(embedder, {key: wanted[key] for key in batch})
+            progress(wanted.there, wanted.all)
+        for start in range(0, len(wanted.missing), self._batch_size):
+            batch = wanted.missing[start : start + self._batch_size]
+            wanted.put(batch, embedder.embed_passages(batch))
             if progress is not None:
-                progress(len(found), len(wanted))
-        rows = np.empty((len(keys), embedder.dimension), np.float32)
-        for row, key in zip(rows, keys, strict=True):
-            row[:] = found[key]
-        return _unit(rows)
+                progress(wanted.there, wanted.all)
+        return wanted.rows()
+
+    def want(self, embedder: Embedder, texts: Sequence[str]) -> Wanted:
+        """What there is of the vectors of these texts; the others can be put beside them."""
+        return Wanted(self, embedder, texts)
 
     def close(self) -> None:
         """Close the file. Calling it twice is harmless."""
         with self._lock:
             self._connection.close()
 
-    def _embed(
-        self, embedder: Embedder, batch: dict[bytes, str]
-    ) -> dict[bytes, NDArray[np.float16]]:
-        # rounded here too, so that the first answer equals the ones that come from the file
-        vectors = embedder.embed_passages(list(batch.values())).astype(np.float16)
-        name = embedder.id
+    def _write(self, embedder: str, keys: Sequence[bytes], vectors: NDArray[np.float16]) -> None:
+        blob, size = vectors.tobytes(), 2 * vectors.shape[1]
         with self._lock, self._errors(), self._connection:
+            number = self._number_of(embedder)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-                ((name, key, row.tobytes()) for key, row in zip(batch, vectors, strict=True)),
+                (
+                    (key, number, blob[row * size : (row + 1) * size])
+                    for row, key in enumerate(keys)
+                ),
             )
-        return dict(zip(batch, vectors, strict=True))
 
-    def _read(self, embedder: Embedder, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float16]]:
-        """Vectors that are there and sound; the others count as missing and are replaced."""
-        name = embedder.id
+    def _number_of(self, embedder: str) -> int:
+        known = self._numbers.get(embedder)
+        if known is None:
+            add = "INSERT OR IGNORE INTO embedders (id) VALUES (?)"
+            self._connection.execute(add, (embedder,))
+            find = "SELECT number FROM embedders WHERE id = ?"
+            known = int(self._connection.execute(find, (embedder,)).get)
+        return known
+
+    def _read(self, embedder: str, keys: Sequence[bytes]) -> dict[bytes, object]:
         with self._lock, self._errors():
-            stored = self._connection.executemany(
-                "SELECT content, vector FROM vectors WHERE embedder = ? AND content = ?",
-                ((name, key) for key in keys),
-            )
-            blobs: dict[bytes, object] = dict(stored)
-        size = 2 * embedder.dimension
-        whole = {k: b for k, b in blobs.items() if isinstance(b, bytes) and len(b) == size}
-        rows = np.frombuffer(b"".join(whole.values()), np.float16).reshape(
-            len(whole), embedder.dimension
-        )
-        lengths = np.linalg.norm(rows.astype(np.float32), axis=1)
-        sound = np.abs(lengths - 1.0) < _TOLERANCE  # False for NaN too
-        return {key: row for key, row, good in zip(whole, rows, sound, strict=True) if good}
+            find = "SELECT number FROM embedders WHERE id = ?"
+            number = self._numbers.get(embedder) or self._connection.execute(find, (embedder,)).get
+            if number is None:
+                return {}
+            self._numbers[embedder] = number  # committed: seen outside of a transaction
+            query = "SELECT content, vector FROM vectors WHERE content = ? AND embedder = ?"
+            stored = self._connection.executemany(query, ((key, number) for key in keys))
+            return dict(stored)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -130,6 +160,54 @@ class VectorCache:
             ) from error
         except apsw.Error as error:
             raise StoreError(f"{self._name}: the cache of vectors failed: {error}") from error
+
+
+class Wanted:
+    """The vectors of some texts: those that the cache has, and those that are put here.
+
+    What is put is kept in the cache at once, in one transaction a call.
+    """
+
+    def __init__(self, cache: VectorCache, embedder: Embedder, texts: Sequence[str]) -> None:
+        self._cache = cache
+        self._embedder = embedder.id
+        self._places: dict[bytes, int] = {}
+        keys = [_key(text) for text in texts]
+        self._order = [self._places.setdefault(key, len(self._places)) for key in keys]
+        self._rows = np.zeros((len(self._places), embedder.dimension), np.float16)
+        known = self._take(cache._read(self._embedder, list(self._places)))
+        self.missing: list[str] = [
+            text
+            for key, text in dict(zip(keys, texts, strict=True)).items()
+            if self._places[key] not in known
+        ]
+        """Each text once that has no vector in the cache, or no sound one."""
+        self.all = len(self._places)
+        self.there = len(known)
+
+    def _take(self, stored: dict[bytes, object]) -> set[int]:
+        """Vectors that are there and sound; the others count as missing and are replaced."""
+        size = 2 * self._rows.shape[1]
+        whole = {k: b for k, b in stored.items() if isinstance(b, bytes) and len(b) == size}
+        rows = np.frombuffer(b"".join(whole.values()), np.float16).reshape(-1, size // 2)
+        lengths = np.linalg.norm(rows.astype(np.float32), axis=1)
+        sound = np.abs(lengths - 1.0) < _TOLERANCE  # False for NaN too
+        places = np.array([self._places[key] for key in whole], np.int64)[sound]
+        self._rows[places] = rows[sound]
+        return set(places.tolist())
+
+    def put(self, texts: Sequence[str], vectors: NDArray[np.floating]) -> None:
+        """Keep the vectors of some of the texts: (n, dimension), unit length."""
+        # rounded here too, so that the first answer equals the ones that come from the file
+        rounded = vectors.astype(np.float16)
+        keys = [_key(text) for text in texts]
+        self._cache._write(self._embedder, keys, rounded)
+        self._rows[[self._places[key] for key in keys]] = rounded
+        self.there += len(texts)
+
+    def rows(self) -> NDArray[np.float32]:
+        """All vectors: (n, dimension), L2-normalised, in the order of the texts."""
+        return _unit(self._rows[self._order].astype(np.float32))
 
 
 def _key(text: str) -> bytes:
