@@ -25,7 +25,7 @@ from comity.memory.preference_book import (
     withdrawn,
 )
 from comity.memory.sqlite import SqliteStore
-from comity.memory.sqlite_preferences import SqlitePreferences, _drawer
+from comity.memory.sqlite_preferences import SqlitePreferences, drawer
 from comity.memory.store import Store
 from contracts.preference_book import *  # noqa: F403 - the contract's tests
 from contracts.preference_book import DAY, LEE, NOON, texts, wish
@@ -87,7 +87,7 @@ def test_whatever_others_do_each_person_sees_their_own_preferences_alone(
 def test_two_persons_whose_rows_lie_in_one_drawer_do_not_meet(store: Store) -> None:
     persons = (f"person {n}" for n in itertools.count())
     one = next(persons)
-    other = next(each for each in persons if _drawer(each) == _drawer(one))
+    other = next(each for each in persons if drawer(each) == drawer(one))
     for person in (one, other):
         store.preferences.state("default", person, wish(f"wish of {person}"), NOON)
         assert texts(store, NOON, person=person) == [f"wish of {person}"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from comity.errors import (
-    DuplicateRule,
     MemoryDamaged,
     MemoryFull,
     MemoryTooNew,
@@ -23,6 +22,7 @@ from comity.errors import (
 from comity.memory.grouped import Grouped
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
+from comity.memory.rule_rows import read_rule, rule_rows
 from comity.memory.sealed import Sealer
 from comity.memory.sqlite_begun import SqliteBegun
 from comity.memory.sqlite_pairs import SqlitePairs
@@ -38,7 +38,7 @@ from comity.memory.store import (
     to_micros,
 )
 from comity.memory.titles import TITLED, TitledRow
-from comity.records import Decision, Erasure, Rule
+from comity.records import Decision, Erasure
 
 if TYPE_CHECKING:
     import apsw
@@ -288,7 +288,7 @@ class SqliteStore:
             yield StoredRule(
                 row=row,
                 revision=revision,
-                rule=_read_rule(record, row),
+                rule=read_rule(record, row),
                 recorded_at=from_micros(made_at),
             )
 
@@ -500,45 +500,8 @@ def _insert_rules(connection: apsw.Connection, change: Change, revision: int) ->
         "INSERT INTO rule (tenant, id, version, revision, place, audience, domain, authority, "
         "valid_from, valid_to, status, mandatory, overrides, record) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        _rule_rows(change, revision, last),
+        rule_rows(change, revision, last),
     )
-
-
-def _rule_rows(change: Change, revision: int, last: dict[str, int]) -> Iterator[_Row]:
-    for rule in change.rules:
-        before = last.get(rule.id, 0)
-        if rule.version != before + 1:
-            raise DuplicateRule(
-                f"rule {rule.id!r}: version {rule.version} does not follow version {before}, the "
-                "last one in the memory; it may have been changed meanwhile: read it again and "
-                "repeat the change"
-            )
-        last[rule.id] = rule.version
-        yield (
-            change.tenant,
-            rule.id,
-            rule.version,
-            revision,
-            rule.place,
-            "|".join(rule.audience),
-            rule.domain,
-            rule.authority,
-            to_micros(rule.valid_from) if rule.valid_from else None,
-            to_micros(rule.valid_to) if rule.valid_to else None,
-            rule.status,
-            int(rule.mandatory),
-            "|".join(rule.overrides),
-            rule.model_dump_json(exclude_defaults=True),
-        )
-
-
-def _read_rule(record: str, row: int) -> Rule:
-    try:
-        return Rule.model_validate_json(record)
-    except ValueError as error:
-        raise MemoryDamaged(
-            f"rule row {row} cannot be read: restore the memory from a backup ({error})"
-        ) from error
 
 
 def _refuse_affected_sqlite(version: str) -> None:

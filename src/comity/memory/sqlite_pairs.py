@@ -65,7 +65,7 @@ class SqlitePairs:
     def _found(self, query: str, values: tuple[Any, ...]) -> list[JudgedPair]:
         with self._reading() as connection:
             rows: list[tuple[Any, ...]] = connection.execute(query, values).fetchall()
-        return [_read(record, decided) for record, decided in rows]
+        return [read_pair(record, decided) for record, decided in rows]
 
     def decide(self, tenant: str, decision: PairDecision) -> None:
         """As in `PairBook`."""
@@ -118,7 +118,8 @@ def no_pair(pair: str) -> str:
     return f"no finding {pair!r}: comity rules conflicts shows them"
 
 
-def _read(record: str, decided: str) -> JudgedPair:
+def read_pair(record: str, decided: str) -> JudgedPair:
+    """A finding from its record. Raises `MemoryDamaged`."""
     try:
         found = JudgedPair.model_validate_json(record)
     except ValidationError as error:

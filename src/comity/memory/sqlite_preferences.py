@@ -31,8 +31,9 @@ Access = Callable[[], AbstractContextManager["apsw.Connection"]]
 Row = tuple[Any, ...]
 
 _DRAWERS = 4096
-_FIRST = 256  # all drawers take two bytes, as `_EMPTIED` does: a row keeps its place and size
-_EMPTIED = 32767
+_FIRST = 256  # all drawers take two bytes, as `EMPTIED` does: a row keeps its place and size
+EMPTIED = 32767
+"""The drawer of a row that has been erased."""
 
 
 class SqlitePreferences:
@@ -110,7 +111,7 @@ class SqlitePreferences:
                     overwrite(connection, "preference", column, number)
             connection.execute(
                 "UPDATE preference SET drawer = ? WHERE number IN (SELECT value FROM json_each(?))",
-                (_EMPTIED, json.dumps(numbers)),
+                (EMPTIED, json.dumps(numbers)),
             )
         cut_journal(self._reading, _NOT_PURGED, self._patience)
         return len(numbers)
@@ -122,7 +123,8 @@ _NOT_PURGED = (
 )
 
 
-def _drawer(person: str) -> int:
+def drawer(person: str) -> int:
+    """Where the preferences of a person stand, among those of many others."""
     return _FIRST + zlib.crc32(person.encode()) % _DRAWERS
 
 
@@ -130,15 +132,16 @@ def _rows(connection: apsw.Connection, tenant: str, person: str) -> list[Row]:
     return connection.execute(
         "SELECT number, record FROM preference WHERE tenant = ? AND drawer = ? AND person = ? "
         "ORDER BY number",
-        (tenant, _drawer(person), person),
+        (tenant, drawer(person), person),
     ).fetchall()
 
 
 def _held(connection: apsw.Connection, tenant: str, person: str) -> list[HeldPreference]:
-    return [_read(number, record) for number, record in _rows(connection, tenant, person)]
+    return [read_preference(number, record) for number, record in _rows(connection, tenant, person)]
 
 
-def _read(number: int, record: str) -> HeldPreference:
+def read_preference(number: int, record: str) -> HeldPreference:
+    """A preference from its record. Raises `MemoryDamaged`."""
     try:
         data = json.loads(record)
         return HeldPreference(
@@ -151,12 +154,17 @@ def _read(number: int, record: str) -> HeldPreference:
 
 
 def _insert(connection: apsw.Connection, person: str, held: HeldPreference) -> None:
+    connection.execute(
+        "INSERT INTO preference (tenant, drawer, person, record) VALUES (?, ?, ?, ?)",
+        preference_row(person, held),
+    )
+
+
+def preference_row(person: str, held: HeldPreference) -> Row:
+    """Tenant, drawer, person and record of a preference."""
     record = {
         "recorded_at": to_micros(held.recorded_at),
         "rule": held.rule.model_dump(mode="json", exclude_defaults=True),
     }
-    tenant = held.rule.tenant
-    connection.execute(
-        "INSERT INTO preference (tenant, drawer, person, record) VALUES (?, ?, ?, ?)",
-        (tenant, _drawer(person), person, json.dumps(record, ensure_ascii=False)),
-    )
+    written = json.dumps(record, ensure_ascii=False)
+    return held.rule.tenant, drawer(person), person, written

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from comity.errors import MemoryDamaged, NotFound, StoreError
-from comity.memory.sealed import Sealed, SealErasure, joined, record_hash, remainder
-from comity.memory.store import from_micros, to_micros
+from comity.errors import MemoryDamaged, StoreError
+from comity.memory.entries import held, no_decision, read_entry
+from comity.memory.sealed import Sealed, SealErasure, record_hash, remainder
+from comity.memory.store import to_micros
 from comity.records import Decision, Erasure
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ PURGE_SECONDS = 10.0
 _PURGE_WAIT_MS = 100  # for readers; writers wait as long
 _BATCH = 500
 
-_ENTRIES = (
+ENTRIES = (
     "SELECT entry.number, entry.kind, entry.record, entry.hash, held.salt, held.texts, "
     "erasure.made_at FROM decision AS entry "
     "LEFT JOIN erased ON erased.number = entry.number "
@@ -72,7 +71,7 @@ def entries(reading: Access, tenant: str) -> Iterator[Decision | Erasure]:
     while True:
         with reading() as connection:
             found: list[Row] = connection.execute(
-                f"{_ENTRIES} WHERE entry.tenant = ? AND entry.number > ? "
+                f"{ENTRIES} WHERE entry.tenant = ? AND entry.number > ? "
                 f"ORDER BY entry.number LIMIT {_BATCH}",
                 (tenant, number),
             ).fetchall()
@@ -87,44 +86,14 @@ def one(reading: Access, tenant: str, decision_id: str) -> Decision:
     """One decision. Raises `NotFound`."""
     with reading() as connection:
         found = connection.execute(
-            f"{_ENTRIES} WHERE entry.tenant = ? AND entry.id = ? AND entry.kind = 'decision'",
+            f"{ENTRIES} WHERE entry.tenant = ? AND entry.id = ? AND entry.kind = 'decision'",
             (tenant, decision_id),
         ).fetchone()
     if found is None:
-        raise _no_decision(decision_id)
+        raise no_decision(decision_id)
     entry = read_entry(found)
     assert isinstance(entry, Decision), "the query gives no other"
     return entry
-
-
-def read_entry(row: Row) -> Decision | Erasure:
-    """An entry of a chain from a row of `_ENTRIES`. Raises `MemoryDamaged`."""
-    number, kind, record, hash_, salt, texts, erased_at = row
-    try:
-        data = {"hash": hash_} | json.loads(record)
-        if kind == "erasure":
-            return Erasure.model_validate(data)
-        if data.get("commitment"):
-            data = joined(data, json.loads(texts or "{}")) | {"salt": salt or ""}
-        at = None if erased_at is None else from_micros(erased_at)
-        return Decision.model_validate(data | {"erased_at": at})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"{where + ': ' if where else ''}{first['msg']}"
-        raise _unreadable(number, problem) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _unreadable(number, str(error)) from error
-
-
-def _unreadable(number: int, problem: str) -> MemoryDamaged:
-    return MemoryDamaged(
-        f"the decision in row {number} cannot be read ({problem}): restore the memory from a backup"
-    )
-
-
-def _no_decision(decision_id: str) -> NotFound:
-    return NotFound(f"no decision {decision_id!r}: comity decisions list shows them")
 
 
 class SqliteTexts:
@@ -142,20 +111,20 @@ class SqliteTexts:
     def erase(self, tenant: str, ids: Sequence[str], seal: SealErasure) -> Erasure | None:
         """As in `TextBook`."""
         with self._writing() as connection:
-            held = _held(connection, tenant, ids)
-            if not held:
+            there = _held(connection, tenant, ids)
+            if not there:
                 return None
-            left = {n: remainder(each) for n, each in held.items() if not each.commitment}
+            left = {n: remainder(each) for n, each in there.items() if not each.commitment}
             remainders = {each.id: record_hash(each) for each in left.values()}
-            names = [each.id for each in held.values()]
+            names = [each.id for each in there.values()]
             entry = seal(last_hash(connection, tenant), names, remainders)
             written = entry.model_dump_json(exclude={"hash"}, exclude_defaults=True)
             _insert_entry(connection, tenant, "erasure", entry, written)
             number = connection.last_insert_rowid()
             connection.executemany(
-                "INSERT INTO erased VALUES (?, ?)", ((each, number) for each in held)
+                "INSERT INTO erased VALUES (?, ?)", ((each, number) for each in there)
             )
-            for each in held:
+            for each in there:
                 if each in left:
                     rest = left[each].model_dump_json(exclude_defaults=True).encode()
                     overwrite(connection, "decision", "record", each, rest)
@@ -241,22 +210,11 @@ _NOT_PURGED = (
 )
 
 
-def _held(connection: apsw.Connection, tenant: str, ids: Sequence[str]) -> dict[int, Decision]:
+def _held(connection: apsw.Connection, tenant: str, ids: Sequence[str]) -> Mapping[int, Decision]:
     """The decisions of these ids that are not erased, by number, oldest first."""
     rows: list[Row] = connection.execute(
-        f"{_ENTRIES} WHERE entry.tenant = ? AND entry.kind = 'decision' "
+        f"{ENTRIES} WHERE entry.tenant = ? AND entry.kind = 'decision' "
         "AND entry.id IN (SELECT value FROM json_each(?)) ORDER BY entry.number",
         (tenant, json.dumps(list(ids))),
     ).fetchall()
-    found = {row[0]: read_entry(row) for row in rows}
-    known = {decision.id for decision in found.values()}
-    if unknown := next((name for name in ids if name not in known), ""):
-        raise _no_decision(unknown)
-    held = {n: d for n, d in found.items() if isinstance(d, Decision) and d.erased_at is None}
-    lost = next((d.id for d in held.values() if d.commitment and not d.salt), "")
-    if lost:
-        raise MemoryDamaged(
-            f"the texts of decision {lost} have gone without an erasure on record: see comity "
-            "decisions verify, and restore the memory from a backup"
-        )
-    return held
+    return held(rows, ids)
