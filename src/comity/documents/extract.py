@@ -7,9 +7,9 @@ them gives is set on a rule, so that an importer can tell it from what is left t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -82,20 +82,17 @@ def extract(
     an article is cut. Raises `DocumentError` naming file and
     line, and `DuplicateRule` naming both places where an id and version stand twice.
     """
-    files, skipped = _sorted_out(paths)
-    manifests = _manifests(paths, files)
-    entries = {file: entry for one in manifests for file, entry in one.files().items()}
-    declared = tuple(place for one in manifests for place in one.places)
+    found = find_files(paths)
+    files, entries, declared = found.files, found.entries, found.places
     places = Places(declared, place_of)
     given = (defaults or RuleDefaults()).given()
     rows: list[Row] = []
     documents: list[ReadDocument] = []
-    for file in _in_manifest_order(files, entries):
+    for file in files:
         entry = entries.get(file.resolve())
-        document = read(file, max_bytes)
-        found = _rows(document, entry, given, places, longest)
-        rows += found.rows
-        documents.append(found.document)
+        made = rows_of(read(file, max_bytes), entry, given, places, longest)
+        rows += made.rows
+        documents.append(made.document)
     rules = [rule_of(row, places) for row in _with_repealed_texts(rows, text_of)]
     _refuse_doubles(rules, rows)
     return Extraction(
@@ -103,7 +100,7 @@ def extract(
         duplicates=tuple(find_duplicates(rules)),
         documents=tuple(documents),
         places=declared,
-        skipped=tuple(skipped),
+        skipped=found.skipped,
     )
 
 
@@ -117,7 +114,7 @@ def extract_document(
 ) -> Extraction:
     """`extract` for a document that was read already: no file and no manifest is looked for."""
     places = Places((), place_of)
-    found = _rows(document, None, (defaults or RuleDefaults()).given(), places, longest)
+    found = rows_of(document, None, (defaults or RuleDefaults()).given(), places, longest)
     rules = [rule_of(row, places) for row in _with_repealed_texts(found.rows, text_of)]
     _refuse_doubles(rules, found.rows)
     return Extraction(
@@ -163,6 +160,27 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     return list(chosen.values()), skipped
 
 
+class Files(NamedTuple):
+    """The files of an import, and what manifests say of them."""
+
+    files: list[Path]
+    """In the order in which they are read."""
+    entries: dict[Path, DocumentEntry]
+    """By resolved path."""
+    places: tuple[DeclaredPlace, ...]
+    skipped: tuple[Path, ...]
+    """Files in folders that have no format of ours."""
+
+
+def find_files(paths: Sequence[Path]) -> Files:
+    """The files to read, in the order of their manifests, and these. Raises `DocumentError`."""
+    files, skipped = _sorted_out(paths)
+    manifests = _manifests(paths, files)
+    entries = {file: entry for one in manifests for file, entry in one.files().items()}
+    places = tuple(place for one in manifests for place in one.places)
+    return Files(_in_manifest_order(files, entries), entries, places, tuple(skipped))
+
+
 def _is_visible(file: Path, folder: Path) -> bool:
     parts = file.relative_to(folder).parts
     hidden = any(part.startswith((".", "~$")) for part in parts)
@@ -182,18 +200,20 @@ def _in_manifest_order(files: list[Path], entries: dict[Path, DocumentEntry]) ->
     return sorted(files, key=lambda file: order.get(file.resolve(), len(order)))
 
 
-class _Found(Record):
-    rows: list[Any]
-    document: ReadDocument
+class Made(Record):
+    """What one file gave."""
+
+    rows: list[Any] = Field(description="Its `Row`s, in order.")
+    document: ReadDocument = Field(description="The file.")
 
 
-def _rows(
+def rows_of(
     document: Document,
     entry: DocumentEntry | None,
     given: dict[str, Any],
     places: Places,
     longest: int,
-) -> _Found:
+) -> Made:
     """The rows of one file, with the settings of its manifest entry."""
     given = {**given, **(entry.given() if entry else {})}
     title = entry.title if entry else ""
@@ -215,7 +235,7 @@ def _rows(
     if entry:
         rows = _with_article_tables(rows, entry, document)
     made = ReadDocument(path=document.path, id=id_, sha256=document.sha256, rules=len(rows))
-    return _Found(rows=rows, document=made)
+    return Made(rows=rows, document=made)
 
 
 def _row(document: Document, given: dict[str, Any], id_: str, passage: dict[str, Any]) -> Row:
@@ -261,19 +281,21 @@ def _with_repealed_texts(rows: Sequence[Row], text_of: TextOf) -> list[Row]:
     for row in rows:
         if row.fields.get("text"):
             versions = texts.setdefault(str(row.fields["id"]), {})
-            versions[_version(row)] = str(row.fields["text"])
-    return [_with_text(row, texts.get(str(row.fields["id"]), {}), text_of) for row in rows]
+            versions[version_of(row)] = str(row.fields["text"])
+    return [with_text(row, texts.get(str(row.fields["id"]), {}), text_of) for row in rows]
 
 
-def _with_text(row: Row, versions: dict[int, str], text_of: TextOf) -> Row:
+def with_text(row: Row, versions: Mapping[int, str], text_of: TextOf) -> Row:
+    """A repeal without a text gets that of the version before, or that which `text_of` knows."""
     if row.fields.get("text") or row.fields.get("status") != "repealed":
         return row
-    earlier = [number for number in versions if number < _version(row)]
+    earlier = [number for number in versions if number < version_of(row)]
     text = versions[max(earlier)] if earlier else text_of(str(row.fields["id"]))
     return row._replace(fields={**row.fields, "text": text}) if text else row
 
 
-def _version(row: Row) -> int:
+def version_of(row: Row) -> int:
+    """The version that a row states; 1 where it states none, or none that can be read."""
     version = str(row.fields.get("version", 1))
     return int(version) if version.isascii() and version.isdigit() else 1
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from comity.documents.clean import language_of, normalise
@@ -32,20 +32,64 @@ class Settings(NamedTuple):
     places: Places
 
 
-def json_rows(document: Document, settings: Settings) -> Iterator[Row]:
-    """One row for each line that is not blank.
+class Lines:
+    """The lines of a text, one by one, with their ends, and where they stand."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._peeked: str | None = None
+        self.number = 0
+        """How many lines were given."""
+        self.end = 0
+        """Characters of these."""
+        self.content_end = 0
+        """The same without the end of the last line."""
+
+    @classmethod
+    def of(cls, text: str) -> Lines:
+        """The lines of a whole text."""
+        return cls(io.StringIO(text, newline="\n"))
+
+    def peek(self) -> str:
+        """The next line; empty behind the last one."""
+        if self._peeked is None:
+            self._peeked = next(self._lines, "")
+        return self._peeked
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.peek()
+        self._peeked = None
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.content_end = self.end + len(line) - line.endswith("\n")
+        self.end += len(line)
+        return line
+
+
+def json_rows(document: Document, settings: Settings, lines: Lines | None = None) -> Iterator[Row]:
+    """One row for each line that is not blank; `lines` are the document's, if not of its text.
 
     Raises `DocumentError` naming line and column of malformed JSON, and unknown fields.
     """
+    lines = lines or Lines.of(document.text)
     start = 0
-    for number, line in enumerate(document.text.split("\n"), 1):
-        end = start + len(line)
+    for line in lines:
         if line.strip():
-            record = _object(document, number, line)
-            own = _own_fields(document, number, record, settings)
-            span = _source(document, start, end)
-            yield _row(document, number, own, settings, span)
-        start = end + 1
+            span = (start, lines.content_end)
+            yield json_row(document, settings, lines.number, line.removesuffix("\n"), span)
+        start = lines.end
+
+
+def json_row(
+    document: Document, settings: Settings, number: int, line: str, span: tuple[int, int]
+) -> Row:
+    """The row of one line. Raises as `json_rows` does."""
+    own = _own_fields(document, number, _object(document, number, line), settings)
+    return _row(document, number, own, settings, _source(document, *span))
 
 
 def _object(document: Document, number: int, line: str) -> dict[str, Any]:
@@ -110,40 +154,56 @@ def _from_location(location: str, places: Places) -> tuple[dict[str, Any], dict[
     return {"place": place}, {"domain": "law", "authority": "local" if inside else "statute"}
 
 
-def csv_rows(document: Document, settings: Settings) -> Iterator[Row]:
+def csv_rows(document: Document, settings: Settings, lines: Lines | None = None) -> Iterator[Row]:
     """One row for each record; its line is the one on which the record starts.
 
     Empty cells are fields that are not given; `must_match` and the other parts of a check have
-    columns of their own. Raises `DocumentError` for unknown columns, a missing `text` column,
-    records with more cells than columns, and checks that cannot be used or would never run.
+    columns of their own. `lines` are the document's, if not of its text. Raises `DocumentError` for
+    unknown columns, a missing `text` column, records with more cells than columns, and checks that
+    cannot be used or would never run.
     """
-    header_line = document.text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(document.text, newline=""), delimiter=delimiter, strict=True)
-    starts = _line_starts(document.text)
     columns: list[str] | None = None
-    before = 0
-    for cells in _records(document, reader):
-        number, before = before + 1, reader.line_num
-        if not any(cell.strip() for cell in cells):
-            continue
+    for record in csv_records(document, lines or Lines.of(document.text)):
         if columns is None:
-            columns = _columns(document, cells, number)
-            continue
-        own = _with_check(document, number, _cells(document, number, columns, cells), settings)
-        span = _source(document, starts[number - 1], starts[before] - 1)
-        yield _row(document, number, own, settings, span)
+            columns = csv_columns(document, record.cells, record.number)
+        else:
+            yield csv_row(document, settings, columns, record)
 
 
-def _records(document: Document, reader: Any) -> Iterator[list[str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        problem = f"malformed CSV: {error}; quote cells that hold quotation marks or line ends"
-        raise DocumentError(document.path, problem, line=reader.line_num) from error
+class CsvRecord(NamedTuple):
+    """The cells of a record, and where it stands."""
+
+    cells: list[str]
+    number: int
+    span: tuple[int, int]
 
 
-def _columns(document: Document, cells: list[str], number: int) -> list[str]:
+def csv_records(document: Document, lines: Lines) -> Iterator[CsvRecord]:
+    """The records that are not blank, that with the names of the columns first."""
+    delimiter = max(",;\t", key=lines.peek().count)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number, start = lines.number + 1, lines.end
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            problem = f"malformed CSV: {error}; quote cells that hold quotation marks or line ends"
+            raise DocumentError(document.path, problem, line=lines.number) from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield CsvRecord(cells, number, (start, lines.content_end))
+
+
+def csv_row(document: Document, settings: Settings, columns: list[str], record: CsvRecord) -> Row:
+    """The row of one record. Raises as `csv_rows` does."""
+    own = _cells(document, record.number, columns, record.cells)
+    own = _with_check(document, record.number, own, settings)
+    return _row(document, record.number, own, settings, _source(document, *record.span))
+
+
+def csv_columns(document: Document, cells: list[str], number: int) -> list[str]:
+    """The columns that a record names. Raises `DocumentError` for those that are not known."""
     columns = [cell.strip() for cell in cells]
     problem = unknown_names(columns, _CSV_FIELDS, "column")
     doubled = sorted({name for name in columns if columns.count(name) > 1})
@@ -219,10 +279,3 @@ def text_name(text: str) -> str:
 
 def _source(document: Document, start: int, end: int) -> dict[str, Any]:
     return {"document": document.name, "sha256": document.sha256, "start": start, "end": end}
-
-
-def _line_starts(text: str) -> list[int]:
-    starts = [0]
-    for line in text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    return starts
