@@ -79,14 +79,14 @@ class SqliteStore:
         self.pairs = SqlitePairs(self._reading, self._writing)
         self.preferences = SqlitePreferences(self._reading, self._writing)
         self.texts = SqliteTexts(self._reading, self._writing)
-        with _translated(path):
+        with translated(path):
             self._migrate()
 
     def _connect(self) -> apsw.Connection:
         import apsw
 
         _refuse_affected_sqlite(apsw.sqlite_lib_version())
-        with _translated(self.path):
+        with translated(self.path):
             connection = apsw.Connection(str(self.path) if self.path else ":memory:")
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
@@ -134,7 +134,7 @@ class SqliteStore:
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
-        with _translated(self.path):
+        with translated(self.path):
             if self._shared is None:
                 yield self._connection
             else:
@@ -419,7 +419,7 @@ class SqliteStore:
         if self.path is None:
             self.revision()
             return
-        with _translated(self.path):
+        with translated(self.path):
             fresh = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
                 fresh.set_busy_timeout(_PROBE_TIMEOUT_MS)
@@ -514,7 +514,7 @@ def _refuse_affected_sqlite(version: str) -> None:
 
 
 @contextmanager
-def _translated(path: Path | None) -> Iterator[None]:
+def translated(path: Path | None) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     import apsw
 
