@@ -1,0 +1,415 @@
+"""The book of record in a PostgreSQL database, for gateways on several hosts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from comity.errors import NotFound, StoreError
+from comity.memory import postgres_texts
+from comity.memory.grouped import Grouped
+from comity.memory.pages import DecisionFilter, RuleFilter
+from comity.memory.postgres_begun import PostgresBegun
+from comity.memory.postgres_connections import Connections
+from comity.memory.postgres_follow import Follower
+from comity.memory.postgres_format import prepare
+from comity.memory.postgres_pages import decision_page, rule_page
+from comity.memory.postgres_pairs import PostgresPairs
+from comity.memory.postgres_preferences import PostgresPreferences
+from comity.memory.postgres_texts import PostgresTexts, chain_end, chain_lock
+from comity.memory.postgres_transactions import (
+    Statement,
+    Transactions,
+    Values,
+    Writing,
+    in_the_name_of,
+)
+from comity.memory.rule_rows import COLUMNS, read_rule, rule_rows
+from comity.memory.sealed import Sealer
+from comity.memory.store import (
+    AccessKey,
+    Change,
+    PlaceNames,
+    Revision,
+    StoredRule,
+    from_micros,
+    to_micros,
+)
+from comity.memory.titles import TitledRow
+from comity.records import Decision, Erasure
+
+_ROWS_AT_ONCE = 10_000
+_ROWS_KEPT = 16_384  # rule versions that have been read; they never change
+_PROBE_SECONDS = 2
+
+_RULE = (
+    'SELECT rule."row", rule.revision, rule.record, revision.made_at FROM comity.rule '
+    "JOIN comity.revision ON revision.number = rule.revision"
+)
+_TYPES = {"version": "bigint", "revision": "bigint", "valid_from": "bigint", "valid_to": "bigint"}
+_TYPES |= {"mandatory": "bigint"}
+_ARRAYS = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in COLUMNS)
+_INSERT_RULES = (
+    f'INSERT INTO comity.rule ("row", {", ".join(COLUMNS)}) '
+    f"SELECT * FROM unnest(%s::bigint[], {_ARRAYS})"
+)
+_INSERT_PLACE = (
+    "INSERT INTO comity.place VALUES (%s, %s, %s, %s) "
+    "ON CONFLICT (tenant, code) DO UPDATE SET names = excluded.names, revision = excluded.revision"
+)
+_TITLED = """
+SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
+JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title = wanted.title
+UNION
+SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
+JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title > wanted.title || ' > '
+    AND rule.title < wanted.title || ' >!'
+ORDER BY 1
+"""
+
+
+class PostgresStore:
+    """Book of record in one PostgreSQL database, shared by threads, processes and hosts.
+
+    A commit is durable on the server before it is acknowledged, and visible to every process that
+    asks from then on. Writers of revisions take turns, so that revisions and rows become visible
+    in the order of their numbers. A transaction sees one tenant (row-level security).
+    """
+
+    path = None
+
+    def __init__(self, url: str) -> None:
+        """Open the database, and make or renew its tables where this role may.
+
+        Raises `MemoryTooNew` for tables of a newer Comity, `MemoryDamaged` for another program's,
+        `SettingsError` for a URL that cannot be read, and `StoreError` where the server cannot be
+        reached or refuses.
+        """
+        self._connections = Connections(url)
+        self._transactions = Transactions(self._connections)
+        self._lock = threading.Lock()
+        self._read: dict[int, StoredRule] = {}
+        self._identity = ""
+        self._followers: list[Follower] = []
+        self._append = Grouped(self._append_all)
+        self.begun = PostgresBegun(self._transactions)
+        self.pairs = PostgresPairs(self._transactions)
+        self.preferences = PostgresPreferences(self._transactions)
+        self.texts = PostgresTexts(self._transactions)
+        try:
+            prepare(self._connections)
+        except BaseException:
+            self._connections.close()
+            raise
+
+    def identity(self) -> str:
+        """As in `Store`."""
+        if not self._identity:
+            ((self._identity,),) = self._transactions.plain("SELECT value FROM comity.identity")
+        return self._identity
+
+    def revision(self) -> int:
+        """As in `Store`; asked of the server each time (docs/design/postgres.md says why)."""
+        ((number,),) = self._transactions.plain("SELECT revision FROM comity.latest")
+        return int(number)
+
+    def commit(self, change: Change) -> int:
+        """As in `Store`."""
+        ids = list({rule.id for rule in change.rules})
+        numbers = Statement('SELECT revision, "row" FROM comity.latest FOR UPDATE')
+        versions = Statement(
+            "SELECT id, max(version) FROM comity.rule WHERE tenant = %s AND id = ANY(%s) "
+            "GROUP BY id",
+            (change.tenant, ids),
+        )
+        with self._transactions.writing(change.tenant, numbers, versions) as writing:
+            ((latest, row),), known = writing.first
+            rows = list(rule_rows(change, latest + 1, dict(known)))
+            writing.run(
+                _revision(change, latest + 1),
+                *_rules(rows, row + 1),
+                *_places(change, latest + 1),
+            )
+            writing.proof = _is_recorded(change, latest + 1)
+        return int(latest) + 1
+
+    def rows_after(self, row: int) -> Iterator[StoredRule]:
+        """As in `Store`."""
+        clause = 'WHERE rule."row" > %s ORDER BY rule."row" LIMIT %s'
+        while True:
+            batch = list(self._stored(None, clause, (row, _ROWS_AT_ONCE)))
+            yield from batch
+            if len(batch) < _ROWS_AT_ONCE:
+                return
+            row = batch[-1].row
+
+    def rows_of(self, revision: int) -> list[int]:
+        """As in `Store`."""
+        found = self._transactions.read(
+            None,
+            'SELECT "row" FROM comity.rule WHERE revision = %s ORDER BY "row"',
+            (revision,),
+        )
+        return [row for (row,) in found]
+
+    def known(self, tenant: str, rule_ids: Sequence[str]) -> set[str]:
+        """As in `Store`."""
+        found = self._transactions.read(
+            tenant,
+            "SELECT DISTINCT id FROM comity.rule WHERE tenant = %s AND id = ANY(%s)",
+            (tenant, list(rule_ids)),
+        )
+        return {rule_id for (rule_id,) in found}
+
+    def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
+        """As in `Store`."""
+        read = self._read  # is replaced, never emptied
+        known = {row: read[row] for row in rows if row in read}
+        unread = [row for row in rows if row not in known]
+        if unread:
+            found = self._stored(None, 'WHERE rule."row" = ANY(%s)', (unread,))
+            known |= {stored.row: stored for stored in found}
+            self._keep(known)
+        missing = next((row for row in unread if row not in known), None)
+        if missing is not None:
+            raise NotFound(f"{self._connections.shown}: the book of record has no row {missing}")
+        return [known[row] for row in rows]
+
+    def _keep(self, read: Mapping[int, StoredRule]) -> None:
+        with self._lock:
+            if len(self._read) + len(read) > _ROWS_KEPT:
+                self._read = {}
+            self._read.update(read)
+
+    def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
+        """As in `Store`."""
+        clause = "WHERE rule.tenant = %s AND rule.id = %s ORDER BY rule.version"
+        return list(self._stored(tenant, clause, (tenant, rule_id)))
+
+    def latest(self, tenant: str, as_of: int | None = None) -> Iterator[StoredRule]:
+        """As in `Store`."""
+        until, after = self.revision() if as_of is None else as_of, ""
+        while True:
+            batch = self.page(tenant, RuleFilter(), after=after, limit=_ROWS_AT_ONCE, as_of=until)
+            yield from batch
+            if len(batch) < _ROWS_AT_ONCE:
+                return
+            after = batch[-1].rule.id
+
+    def page(
+        self,
+        tenant: str,
+        chosen: RuleFilter,
+        *,
+        after: str = "",
+        limit: int = 100,
+        as_of: int | None = None,
+    ) -> list[StoredRule]:
+        """As in `Store`."""
+        until = self.revision() if as_of is None else as_of
+        query = rule_page(tenant, chosen, after=after, limit=limit, until=until)
+        return list(self._stored(tenant, *query))
+
+    def titled(self, tenant: str, titles: Sequence[str]) -> list[TitledRow]:
+        """As in `Store`."""
+        values = {"tenant": tenant, "titles": list(titles)}
+        return [TitledRow(*each) for each in self._transactions.read(tenant, _TITLED, values)]
+
+    def _stored(self, tenant: str | None, clause: str, values: Values) -> Iterator[StoredRule]:
+        found = self._transactions.read(tenant, f"{_RULE} {clause}", values)
+        for row, revision, record, made_at in found:
+            yield StoredRule(
+                row=row,
+                revision=revision,
+                rule=read_rule(record, row),
+                recorded_at=from_micros(made_at),
+            )
+
+    def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
+        """As in `Store`."""
+        clause = 'WHERE rule.tenant = %s AND rule.revision > %s ORDER BY rule."row"'
+        return list(self._stored(tenant, clause, (tenant, revision)))
+
+    def revisions(self, tenant: str, after: int = 0) -> list[Revision]:
+        """As in `Store`."""
+        found = self._transactions.read(
+            tenant,
+            "SELECT number, tenant, made_at, kind, author, note FROM comity.revision "
+            "WHERE tenant = %s AND number > %s ORDER BY number",
+            (tenant, after),
+        )
+        return [
+            Revision(
+                number=number, tenant=whose, made_at=from_micros(at), kind=kind, author=by, note=why
+            )
+            for number, whose, at, kind, by, why in found
+        ]
+
+    def places(self, tenant: str | None = None) -> list[PlaceNames]:
+        """As in `Store`."""
+        found = self._transactions.read(
+            tenant,
+            "SELECT code, names FROM comity.place WHERE %(tenant)s::text IS NULL "
+            "OR tenant = %(tenant)s ORDER BY revision, length(code), code",
+            {"tenant": tenant},
+        )
+        return [PlaceNames(code=code, names=tuple(json.loads(names))) for code, names in found]
+
+    def append_decision(self, tenant: str, seal: Sealer) -> Decision:
+        """As in `Store`; those that come at the same time share a transaction."""
+        return self._append((tenant, seal))
+
+    def _append_all(self, group: Sequence[tuple[str, Sealer]]) -> list[Decision]:
+        """Append decisions of several tenants, whose chains are locked in one order by all."""
+        tenants = sorted({tenant for tenant, _ in group})
+        locks = [chain_lock(tenant) for tenant in tenants]
+        made: dict[int, Decision] = {}
+        with self._transactions.writing(tenants[0], *locks) as writing:
+            for tenant in tenants:
+                writing.run(in_the_name_of(tenant))
+                made |= _append_in_order(writing, tenant, group)
+        return [made[number] for number in range(len(group))]
+
+    def decisions(self, tenant: str) -> Iterator[Decision]:
+        """As in `Store`."""
+        return (each for each in self.chain(tenant) if isinstance(each, Decision))
+
+    def chain(self, tenant: str) -> Iterator[Decision | Erasure]:
+        """As in `Store`."""
+        return postgres_texts.entries(self._transactions, tenant)
+
+    def decision(self, tenant: str, decision_id: str) -> Decision:
+        """As in `Store`."""
+        (found,) = postgres_texts.some(self._transactions, tenant, [decision_id])
+        return found
+
+    def decision_page(
+        self, tenant: str, chosen: DecisionFilter, *, after: str = "", limit: int = 100
+    ) -> list[Decision]:
+        """As in `Store`."""
+        behind = self._transactions.read(
+            tenant,
+            "SELECT number FROM comity.decision WHERE tenant = %s AND id = %s",
+            (tenant, after),
+        )
+        if after and not behind:
+            raise NotFound(f"no decision {after!r} to go on after")
+        number = behind[0][0] if behind else 0
+        query = decision_page(tenant, chosen, after=number, limit=limit)
+        found = self._transactions.read(tenant, *query)
+        return postgres_texts.some(self._transactions, tenant, [name for (name,) in found])
+
+    def add_key(self, key: AccessKey) -> None:
+        """As in `Store`."""
+        values = (key.hash, key.id, key.tenant, key.role, key.note, to_micros(key.made_at))
+        added = "INSERT INTO comity.access_key VALUES (%s, %s, %s, %s, %s, %s, NULL)"
+        with self._transactions.writing(key.tenant) as writing:
+            writing.run(Statement(added, values))
+
+    def key(self, hash: str) -> AccessKey | None:
+        """As in `Store`."""
+        return next(iter(self._keys(None, "hash = %s", (hash,))), None)
+
+    def keys(self, tenant: str | None = None) -> list[AccessKey]:
+        """As in `Store`."""
+        return self._keys(tenant, "%(it)s::text IS NULL OR tenant = %(it)s", {"it": tenant})
+
+    def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
+        """As in `Store`."""
+        found = self._keys(None, "id = %s", (key_id,))
+        if not found:
+            raise NotFound(f"no key {key_id!r}: comity keys list shows them")
+        ended = "UPDATE comity.access_key SET revoked_at = %s WHERE id = %s AND revoked_at IS NULL"
+        with self._transactions.writing(found[0].tenant) as writing:
+            writing.run(Statement(ended, (to_micros(at), key_id)))
+        return self._keys(None, "id = %s", (key_id,))[0]
+
+    def _keys(self, tenant: str | None, condition: str, values: Values) -> list[AccessKey]:
+        found = self._transactions.read(
+            tenant,
+            "SELECT id, hash, tenant, role, note, made_at, revoked_at FROM comity.access_key "
+            f"WHERE {condition} ORDER BY made_at, id",
+            values,
+        )
+        return [
+            AccessKey(
+                id=name,
+                hash=hashed,
+                tenant=whose,
+                role=role,
+                note=note,
+                made_at=from_micros(made),
+                revoked_at=None if revoked is None else from_micros(revoked),
+            )
+            for name, hashed, whose, role, note, made, revoked in found
+        ]
+
+    def follow(self, changed: Callable[[], object]) -> None:
+        """As in `Store`."""
+        self._followers.append(Follower(self._connections, changed))
+
+    def probe(self) -> None:
+        """As in `Store`, with a connection of its own."""
+        fresh = self._connections.connect(connect_timeout=_PROBE_SECONDS)
+        try:
+            with self._connections.translated():
+                fresh.execute("SET statement_timeout = '1500ms'")
+                row = fresh.execute("SELECT value FROM comity.identity").fetchone()
+        finally:
+            fresh.close()
+        if row is None or row[0] != self.identity():
+            raise StoreError(
+                f"{self._connections.shown} was replaced by another memory: start this again"
+            )
+
+    def close(self) -> None:
+        """As in `Store`."""
+        while self._followers:
+            self._followers.pop().close()
+        self._connections.close()
+
+
+def _revision(change: Change, number: int) -> Statement:
+    at = to_micros(change.made_at)
+    values = (number, change.tenant, at, change.kind, change.author, change.note)
+    return Statement("INSERT INTO comity.revision VALUES (%s, %s, %s, %s, %s, %s)", values)
+
+
+def _is_recorded(change: Change, number: int) -> Statement:
+    query = (
+        "SELECT 1 FROM comity.revision WHERE number = %s AND tenant = %s AND made_at = %s "
+        "AND kind = %s AND author = %s AND note = %s"
+    )
+    return Statement(query, _revision(change, number).values)
+
+
+def _rules(rows: Sequence[tuple[Any, ...]], first: int) -> Iterator[Statement]:
+    """Inserts of rule versions, so many at once, as columns."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        numbers = list(range(first + start, first + start + len(some)))
+        columns = [list(column) for column in zip(*some, strict=True)]
+        yield Statement(_INSERT_RULES, (numbers, *columns))
+
+
+def _places(change: Change, revision: int) -> Iterator[Statement]:
+    for place in change.places:
+        names = json.dumps(place.names, ensure_ascii=False)
+        yield Statement(_INSERT_PLACE, (change.tenant, place.code, names, revision))
+
+
+def _append_in_order(
+    writing: Writing, tenant: str, group: Sequence[tuple[str, Sealer]]
+) -> dict[int, Decision]:
+    """Append a tenant's decisions of a group behind its chain; each by its place in the group."""
+    found = writing.rows(*chain_end(tenant))
+    last, made = str(found[0][0]) if found else "", {}
+    for number, (whose, seal) in enumerate(group):
+        if whose == tenant:
+            sealed = seal(last)
+            postgres_texts.insert(writing, tenant, sealed)
+            made[number], last = sealed.decision, sealed.decision.hash
+    return made

@@ -1,0 +1,79 @@
+"""Follows the revisions of a PostgreSQL book of record from a thread, woken by the server.
+
+Nothing rests on it: every question asks the book for its latest revision. What is taken in before
+the question comes need not be taken in while it waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from comity.errors import ComityError, StoreError
+from comity.memory.postgres_connections import Connections, driver
+from comity.memory.postgres_tables import CHANNEL
+
+_LOG = logging.getLogger(__name__)
+_BEAT_SECONDS = 0.5
+"""How long it waits for word from the server, and looks for an end, at a time."""
+_QUIET_BEATS = 20
+"""After so many without word it asks, which also finds out whether the server is there."""
+_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class Follower:
+    """Calls a function soon after each revision, until it is closed.
+
+    Where its connection is lost it makes another, and calls the function once, since the server
+    keeps no word for those who were away.
+    """
+
+    def __init__(self, connections: Connections, changed: Callable[[], object]) -> None:
+        self._connections, self._changed = connections, changed
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; returns when the thread has."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        failed = 0
+        while not self._ended.is_set():
+            try:
+                self._listen()
+                failed = 0
+            except StoreError as problem:
+                if not failed:
+                    _LOG.warning("revisions are not followed for now: %s", problem)
+                self._ended.wait(_PAUSES[min(failed, len(_PAUSES) - 1)])
+                failed += 1
+
+    def _listen(self) -> None:
+        connection = self._connections.connect()
+        try:
+            with self._connections.translated():
+                connection.execute(f"LISTEN {CHANNEL}".encode())
+                self._tell()  # of what was changed before it listened
+                quiet = 0
+                while not self._ended.is_set():
+                    word = next(connection.notifies(timeout=_BEAT_SECONDS, stop_after=1), None)
+                    quiet = 0 if word else quiet + 1
+                    if word:
+                        self._tell()
+                    elif quiet >= _QUIET_BEATS:
+                        quiet = 0
+                        connection.execute("SELECT 1")
+        except driver().Error as error:  # of the generator's own closing
+            raise StoreError(f"{self._connections.shown}: {error}") from error
+        finally:
+            connection.close()
+
+    def _tell(self) -> None:
+        try:
+            self._changed()
+        except ComityError as problem:
+            _LOG.warning("a revision was not taken in ahead of the questions: %s", problem)

@@ -1,0 +1,143 @@
+"""Transactions of a PostgreSQL book of record, each in the name of one tenant.
+
+Row-level security shows a transaction the rows of the tenant that it names and no others. The name
+is the transaction's alone (`SET LOCAL`), so a connection never carries it to its next user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from comity.errors import StoreError
+from comity.memory.postgres_connections import Connections, driver
+
+if TYPE_CHECKING:
+    from comity.memory.postgres_connections import Connection
+
+Row = tuple[Any, ...]
+Values = tuple[Any, ...] | dict[str, Any]
+
+_NAME = "SELECT set_config('comity.tenant', %s, true), set_config('comity.every_tenant', %s, true)"
+_SETTLE_SECONDS = 5.0
+
+
+class Statement(NamedTuple):
+    """SQL with places for its values."""
+
+    sql: str
+    values: Values = ()
+
+
+class Writing:
+    """A transaction that writes."""
+
+    def __init__(self, connection: Connection, first: list[list[Row]]) -> None:
+        """`first` is what the statements that it began with have given."""
+        self.connection, self.first = connection, first
+        self.proof: Statement | None = None
+        """A query that gives a row once this transaction is committed, and never otherwise."""
+
+    def rows(self, sql: str, values: Values = ()) -> list[Row]:
+        """What a query gives."""
+        return self.connection.execute(sql.encode(), values).fetchall()
+
+    def run(self, *statements: Statement) -> list[int]:
+        """Run statements, all in one journey to the server; how many rows each changed."""
+        with self.connection.pipeline():
+            done = [self.connection.execute(each.sql.encode(), each.values) for each in statements]
+        return [cursor.rowcount for cursor in done]
+
+
+class Transactions:
+    """Reads and writes of one database. Every method raises `StoreError`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+
+    def read(self, tenant: str | None, sql: str, values: Values = ()) -> list[Row]:
+        """What a query gives in the name of a tenant, or of every tenant for None.
+
+        All of the transaction is one journey to the server.
+        """
+        with self.connections.one() as connection:
+            with connection.pipeline():
+                connection.execute("BEGIN READ ONLY")
+                _name(connection, tenant)
+                found = connection.execute(sql.encode(), values)
+                connection.execute("COMMIT")
+            return found.fetchall()
+
+    def plain(self, sql: str, values: Values = ()) -> list[Row]:
+        """What a query gives of tables that no tenant owns."""
+        with self.connections.one() as connection:
+            return connection.execute(sql.encode(), values).fetchall()
+
+    @contextmanager
+    def writing(self, tenant: str, *first: Statement) -> Iterator[Writing]:
+        """A transaction that is committed when the block ends, and taken back if it fails.
+
+        It begins with some statements, in the same journey to the server. Where the connection
+        breaks off at the commit, the server is asked what became of it.
+        """
+        with self.connections.one() as connection:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                number = connection.execute("SELECT pg_current_xact_id()::text")
+                _name(connection, tenant)
+                begun = [connection.execute(each.sql.encode(), each.values) for each in first]
+            found = [cursor.fetchall() for cursor in begun]
+            writing = Writing(connection, found)
+            try:
+                yield writing
+            except BaseException:
+                _take_back(connection)
+                raise
+            (transaction,) = number.fetchone() or ("",)
+            self._commit(writing, tenant, str(transaction))
+
+    def _commit(self, writing: Writing, tenant: str, transaction: str) -> None:
+        try:
+            writing.connection.execute("COMMIT")
+        except driver().OperationalError:
+            if not writing.connection.closed or not self._committed(writing, tenant, transaction):
+                raise
+
+    def _committed(self, writing: Writing, tenant: str, transaction: str) -> bool:
+        """Whether a transaction was committed whose connection broke off meanwhile.
+
+        Once it has ended its proof tells: after a crash of the server its number can be another's.
+        """
+        until = time.monotonic() + _SETTLE_SECONDS
+        while writing.proof and time.monotonic() < until:
+            with suppress(StoreError):
+                if self._has_ended(transaction):
+                    return bool(self.read(tenant, *writing.proof))
+            time.sleep(0.1)
+        raise StoreError(
+            f"{self.connections.shown} was lost while a change was committed, and it is not known "
+            "whether it was made: look before you repeat it"
+        )
+
+    def _has_ended(self, transaction: str) -> bool:
+        last, status = "pg_snapshot_xmax(pg_current_snapshot())", "pg_xact_status(%(it)s::xid8)"
+        known = f"CASE WHEN %(it)s::xid8 < {last} THEN {status} END"
+        return self.plain(f"SELECT {known}", {"it": transaction}) != [("in progress",)]
+
+
+def in_the_name_of(tenant: str) -> Statement:
+    """The statement by which a transaction goes on in the name of another tenant."""
+    return Statement(_NAME, (tenant, ""))
+
+
+def _name(connection: Connection, tenant: str | None) -> None:
+    # an empty name is nobody's, and never everybody's
+    connection.execute(_NAME, ("", "on") if tenant is None else (tenant, ""))
+
+
+def _take_back(connection: Connection) -> None:
+    """Roll back; a connection on which that fails is not used again."""
+    with suppress(driver().Error):
+        connection.execute("ROLLBACK")
