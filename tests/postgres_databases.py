@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-
 from benchmarks.postgres_server import NoServer, Server, running
 
 OWNER, APP = "comity_owner", "comity_app"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from benchmarks.postgres_server import Server
+
 from contracts.pairs import *  # noqa: F403 - the contract's tests
 from contracts.preference_book import *  # noqa: F403 - the contract's tests
 from contracts.store import *  # noqa: F403 - the contract's tests
