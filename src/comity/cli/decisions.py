@@ -9,6 +9,7 @@ import click
 
 from comity.cli.about_user import say_wish_table
 from comity.cli.erase import erase_command
+from comity.cli.erasures import erasures_command
 from comity.cli.output import day, say, say_fields, say_json, say_table, validity
 from comity.cli.replay import paged, replay_command
 from comity.cli.rules import find
@@ -33,6 +34,7 @@ def decisions_group() -> None:
 
 
 decisions_group.add_command(erase_command)
+decisions_group.add_command(erasures_command)
 decisions_group.add_command(replay_command)
 
 

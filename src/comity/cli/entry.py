@@ -13,6 +13,7 @@ import click
 
 from comity.cli.add import add_command, init_command
 from comity.cli.ask import ask_command
+from comity.cli.backup import backup_command, restore_command
 from comity.cli.change import amend_command, approve_command, reject_command, repeal_command
 from comity.cli.conflicts import conflicts_group
 from comity.cli.decisions import decisions_group
@@ -147,6 +148,8 @@ for _command in (
     models_group,
     train_group,
     index_group,
+    backup_command,
+    restore_command,
     places_group,
     preferences_group,
     keys_group,
