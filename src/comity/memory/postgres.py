@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +45,7 @@ from comity.records import Decision, Erasure
 _ROWS_AT_ONCE = 10_000
 _ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _PROBE_SECONDS = 2
+_NAMED = 0x6E616D6564  # apart from other locks that are named by a hash
 
 _RULE = (
     'SELECT rule."row", rule.revision, rule.record, revision.made_at FROM comity.rule '
@@ -350,6 +352,21 @@ class PostgresStore:
     def follow(self, changed: Callable[[], object]) -> None:
         """As in `Store`."""
         self._followers.append(Follower(self._connections, changed))
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """The block is run by one process at a time of all that name it so, on whatever host.
+
+        Raises `StoreError` where another one is at it for a minute.
+        """
+        held = self._connections.connect()
+        try:
+            with self._connections.translated():
+                held.execute("SET lock_timeout = '60s'")
+                held.execute("SELECT pg_advisory_lock(hashtextextended(%s, %s))", (name, _NAMED))
+            yield
+        finally:
+            held.close()
 
     def probe(self) -> None:
         """As in `Store`, with a connection of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -411,6 +411,9 @@ class SqliteStore:
             )
             for name, hashed, tenant, role, note, made, revoked in found
         ]
+
+    def follow(self, changed: Callable[[], object]) -> None:
+        """As in `Store`: calls nothing."""
 
     def probe(self) -> None:
         """As in `Store`, with a connection of its own, which finds the file as it is now."""

@@ -8,7 +8,7 @@ the memory held at revision N is simply the rows of revisions 1 to N.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -220,6 +220,12 @@ class Store(Protocol):
 
     def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
         """End a key; one that has ended stays as it is. Raises `NotFound`."""
+
+    def follow(self, changed: Callable[[], object]) -> None:
+        """Call a function soon after each revision of another process, from a thread, until closed.
+
+        Nothing may rest on it. A book that is as quick to ask calls nothing.
+        """
 
     def probe(self) -> None:
         """Raises `StoreError` where it cannot be read and written now, or not within seconds."""
