@@ -55,6 +55,10 @@ class Settings(Record):
     embedder: str = Field(
         "e5", min_length=1, description="Embedder: `e5`, `hash`, `openai:MODEL`, `fastembed:MODEL`."
     )
+    index: str = Field(
+        "local", min_length=1, description="Index: `local`, or `milvus:http://HOST:19530`."
+    )
+    index_token: SecretStr = Field(SecretStr(""), description="Token of Milvus; never shown.")
     hits: int = Field(20, ge=1, description="How many rules a search gives.")
     relevance: float = Field(
         0.75, ge=0, le=1, description="Hits after the fourth must score this share of the best."
@@ -178,5 +182,6 @@ def _validated(given: Mapping[str, _Given]) -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = str(problem["loc"][0])
-        shown = "" if name == "api_key" else f" (given {str(problem['input'])[:60]!r})"
+        secret = Settings.model_fields[name].annotation is SecretStr
+        shown = "" if secret else f" (given {str(problem['input'])[:60]!r})"
         raise SettingsError(f"{given[name].source}: {name}: {problem['msg']}{shown}") from error

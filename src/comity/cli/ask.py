@@ -39,7 +39,7 @@ def _remember_note(context: click.Context, _: click.Parameter, value: bool | Non
 @about_user_options
 @click.option("--compare", is_flag=True, help="Show the model's answer without rules as well.")
 @json_option
-@settings_options("memory", "tenant", "embedder", "hits", "model", "base_url", "timeout")
+@settings_options("memory", "tenant", "embedder", "index", "hits", "model", "base_url", "timeout")
 @settings_options("relevance", "budget", "max_tokens", "temperature", "seed")
 @settings_options("judge", "judge_timeout", "release", "rounds")
 @settings_options("deny_unchecked", "infer", "rewrite", "samples", "refine_rounds")

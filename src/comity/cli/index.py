@@ -19,14 +19,16 @@ def index_group() -> None:
 
 
 @index_group.command("rebuild")
-@settings_options("memory", "embedder")
+@settings_options("memory", "embedder", "index")
 @pass_session
 def rebuild_command(session: Session) -> None:
     """Make the index anew from the book of record, also for another embedder."""
     from comity.memory.memory import rebuild_index
 
-    with session.open_book():
-        rebuild_index(session.settings.memory)
+    settings = session.settings
+    with session.open_book() as book:
+        token = settings.index_token.get_secret_value()
+        rebuild_index(settings.memory, book.store, index=settings.index, token=token)
     with session.open_memory() as memory:
         with progress_bar("embedding") as progress:
             revision = memory.index.catch_up(progress)

@@ -36,7 +36,9 @@ HIT_FIELDS = (
 @scope_options
 @click.option("-k", "count", type=click.IntRange(1), metavar="N", help="How many; as --hits.")
 @json_option
-@settings_options("memory", "tenant", "embedder", "hits", "rewrite", "model", "base_url", "timeout")
+@settings_options(
+    "memory", "tenant", "embedder", "index", "hits", "rewrite", "model", "base_url", "timeout"
+)
 @pass_session
 def search_command(
     session: Session,

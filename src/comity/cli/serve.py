@@ -36,7 +36,7 @@ _NEEDED = ("aiohttp", "fastapi", "opentelemetry", "prometheus_client", "uvicorn"
     metavar="FILE",
     help="Upstreams and tenants; without it the model of the settings is served to all.",
 )
-@settings_options("memory", "embedder", "model", "base_url", "timeout", "place")
+@settings_options("memory", "embedder", "index", "model", "base_url", "timeout", "place")
 @settings_options("hits", "relevance", "budget", "judge", "judge_timeout", "release", "rounds")
 @settings_options("deny_unchecked")
 @pass_session

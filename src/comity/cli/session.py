@@ -25,6 +25,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "base_url": ("URL", "Address of the OpenAI-compatible endpoint."),
     "timeout": ("SECONDS", "How long the model may stay silent."),
     "embedder": ("NAME", "Embedder: e5, hash, openai:MODEL or fastembed:MODEL."),
+    "index": ("NAME", "Index: local, or milvus:http://HOST:19530."),
     "place": ("PLACE", "Place of a question that names none."),
     "hits": ("N", "How many rules a search gives."),
     "relevance": ("SHARE", "Hits after the fourth must score this share of the best one."),
@@ -83,7 +84,13 @@ class Session:
             base_url=self.settings.base_url or None,
             api_key=self.settings.api_key.get_secret_value() or None,
         )
-        memory = Memory.open(url, embedder=embedder)
+        kept = url == self.settings.memory
+        memory = Memory.open(
+            url,
+            embedder=embedder,
+            index=self.settings.index if kept else "local",
+            index_token=self.settings.index_token.get_secret_value(),
+        )
         return memory if create or trial else self._not_empty(memory)
 
     def open_book(self) -> Memory:

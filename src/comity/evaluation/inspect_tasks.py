@@ -190,7 +190,12 @@ def _open_memory(settings: Settings, mode: Mode) -> Memory | None:
         base_url=settings.base_url or None,
         api_key=settings.api_key.get_secret_value() or None,
     )
-    memory = Memory.open(settings.memory, embedder=embedder)
+    memory = Memory.open(
+        settings.memory,
+        embedder=embedder,
+        index=settings.index,
+        index_token=settings.index_token.get_secret_value(),
+    )
     if memory.revision == 0:
         memory.close()
         raise NotFound(f"{settings.memory} holds no rules yet: comity add FILE")

@@ -92,6 +92,9 @@ class Index(Protocol[Mask]):
     def save(self) -> None:
         """Make opening fast; harmless to leave out."""
 
+    def close(self) -> None:
+        """Release connections. Calling it twice is harmless."""
+
 
 class LocalIndex:
     """Index in this process: numpy columns, faiss and tantivy, with a snapshot in a folder."""
@@ -225,6 +228,9 @@ class LocalIndex:
         """As in `Index`."""
         with self._lock:
             return self._table.audiences(tenant)
+
+    def close(self) -> None:
+        """As in `Index`: there is none."""
 
     def save(self) -> None:
         """Write a snapshot, unless another process is at it or nothing is new.

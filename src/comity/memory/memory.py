@@ -23,8 +23,9 @@ from comity.errors import (
     UnknownAuthority,
 )
 from comity.memory.embed import Embedder, open_embedder
-from comity.memory.index import Index, LocalIndex, Progress, remove_index
+from comity.memory.index import Index, Progress
 from comity.memory.names import NameFinder
+from comity.memory.open_index import LOCAL, drop_index, open_index
 from comity.memory.pages import RuleFilter
 from comity.memory.patterns import check_patterns
 from comity.memory.places import Gazetteer, OwnPlace
@@ -88,13 +89,15 @@ class Memory:
         url: str = "sqlite:///comity.db",
         *,
         embedder: Embedder | str = "e5",
+        index: str = LOCAL,
+        index_token: str = "",
         authorities: Sequence[str] = AUTHORITIES,
         clock: Clock = lambda: datetime.now(UTC),
     ) -> Self:
-        """Open or create the memory at a URL.
+        """Open or create the memory at a URL, with an index of `open_index`.
 
         `sqlite:///rules.db` is a file beside you, `sqlite:////var/rules.db` an absolute one, and
-        `sqlite://` lives in this process only. The index lies beside the file, in
+        `sqlite://` lives in this process only. A local index lies beside the file, in
         `rules.db.index`.
         """
         path = path_of(url)
@@ -104,8 +107,8 @@ class Memory:
         if folder:
             _make(folder)
         vectors = VectorCache(folder / "vectors.db" if folder else None)
-        index = LocalIndex(store, embedder, vectors, folder)
-        return cls(store, index, embedder, vectors, authorities=authorities, clock=clock)
+        opened = open_index(store, embedder, vectors, folder, index=index, token=index_token)
+        return cls(store, opened, embedder, vectors, authorities=authorities, clock=clock)
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +119,7 @@ class Memory:
     def close(self) -> None:
         """Release files and connections."""
         self.recorders.shutdown()
+        self.index.close()
         self.store.close()
         self.vectors.close()
 
@@ -541,11 +545,11 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def rebuild_index(url: str) -> None:
+def rebuild_index(url: str, store: Store, *, index: str = LOCAL, token: str = "") -> None:
     """Delete the index of a memory, so that the next opening makes it anew from the book."""
     path = path_of(url)
-    if path:
-        remove_index(path.with_name(path.name + ".index"))
+    folder = path.with_name(path.name + ".index") if path else None
+    drop_index(store, folder, index=index, token=token)
 
 
 def _refuse_doubles(rules: Sequence[Rule]) -> None:

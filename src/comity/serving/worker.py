@@ -78,7 +78,12 @@ class Worker(Record):
         path = path_of(settings.memory)
         if path is not None and not path.exists():
             raise NotFound(f"there is no memory at {settings.memory} any more: put it back")
-        with Memory.open(settings.memory, embedder=embedder) as memory:
+        with Memory.open(
+            settings.memory,
+            embedder=embedder,
+            index=settings.index,
+            index_token=settings.index_token.get_secret_value(),
+        ) as memory:
             memory.index.catch_up()
             yield create_app(
                 memory,
