@@ -310,6 +310,7 @@ def test_many_rules_are_saved_without_being_asked(tmp_path: Path) -> None:
     indexed = open_indexed(tmp_path)
     indexed.add(*(Rule(id=f"r{n}", text=f"dogs {n}") for n in range(1_001)))
     indexed.index.catch_up()
+    indexed.index.close()  # waits for what is being written
     assert json.loads((snapshot(tmp_path) / "manifest.json").read_text("utf-8"))["revision"] == 1
     indexed.store.close()
 
@@ -319,6 +320,7 @@ def test_words_of_every_fifth_rule_count_only_where_no_other_word_is_asked(tmp_p
     shared = [Rule(id=f"r{n}", text=f"dogs {n}") for n in range(1_100)]
     indexed.add(Rule(id="rare", text="zebras graze"), *shared)
     indexed.index.catch_up()  # saves, for they are many
+    indexed.index.close()
     indexed.add(Rule(id="new", text="zebras and dogs"))
     assert sorted(indexed.matching("dogs zebras", k=2_000)) == ["new", "rare"]
     assert indexed.matching("dogs 17") == ["r17"]
@@ -434,9 +436,12 @@ def test_a_long_text_scores_alike_while_recent_and_once_saved(tmp_path: Path) ->
     saved = WordIndex()
     for position in range(500):
         saved.append(position, 0, f"short rule number {position} about dogs and cats in parks")
-    saved = saved.save(tmp_path / "first")
+    saved.save(tmp_path / "first", 500)
+    saved.adopt(tmp_path / "first", 500)
     saved.append(500, 0, "leash " + "many other words " * 500)
     recent = saved.search("leash", everything, 5)
-    kept = saved.save(tmp_path / "second").search("leash", everything, 5)
+    saved.save(tmp_path / "second", 1)
+    saved.adopt(tmp_path / "second", 1)
+    kept = saved.search("leash", everything, 5)
     assert recent.positions.tolist() == kept.positions.tolist() == [500]
     assert recent.scores[0] == pytest.approx(kept.scores[0], rel=0.1)

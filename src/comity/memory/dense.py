@@ -1,112 +1,179 @@
-"""Nearest vectors under a mask, with faiss."""
+"""Nearest vectors under a mask: exactly where that costs little, through a sketch where not."""
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_EXACT_UP_TO = 20_000
-_OUTSIDE = 0.05  # share of a vector's components
+from comity.memory import sketch as sketches
+from comity.memory.rows import NONE_FOUND, Ranked, VectorRows, merged
+from comity.memory.sketch import Sketch
+
+__all__ = ["DenseIndex", "Ranked", "Sizes"]
+
+_TAKEN_NS = 130.0  # of one processor, measured: docs/design/index.md
+_PASSED_NS = 1.5
+_LOOKED_AT_NS = 50.0
+_SKETCHED_NS = 22.0
+_LIST_NS = 6_000.0
+_CANDIDATE_NS = 400.0
+_LOG = logging.getLogger(__name__)
 
 
-class Ranked(NamedTuple):
-    """Found entries, best first."""
+@dataclass(frozen=True)
+class Sizes:
+    """When a sketch is made, and how much of it is looked at. Numbers of rows."""
 
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    sketched_from: int = 200_000
+    """Below, every search is exact: one of a fifth of the rows then takes some 2 ms."""
+    behind: int = 20_000
+    """So many may lie behind the sketch, or a twentieth of those in it, before it grows."""
+    growth: int = 4
+    """It is made anew where there are so many times the rows that its lists were made for."""
+    looked_at: int = 16_000
+    """In the mask, of the lists nearest to a question: so many kept .98 of the 20 nearest."""
+    candidates: int = 6
+    """For each of the k that are asked for."""
 
 
 class DenseIndex:
     """Inner-product search over one vector per position, appended only.
 
-    Up to 20,000 vectors are kept as they are; above, in 8 bits a component (faiss SQ8), which
-    measured 5 times smaller and as good for unit vectors. The mask comes before the ranking,
-    so a small scope is never starved.
+    The mask comes before the ranking, so a small scope is never starved. A narrow one is always
+    searched exactly. Of a wide one among many rows a sketch finds the candidates, whose vectors
+    then decide. The sketch is made aside while searches go on with the one before; rows that it
+    does not know yet are searched exactly, so that nothing is ever missing. One thread appends
+    at a time; searches take no lock.
     """
 
-    def __init__(self, dimension: int) -> None:
-        import faiss
-
+    def __init__(self, dimension: int, sizes: Sizes = Sizes()) -> None:
         self.dimension = dimension
-        self._index: Any = faiss.IndexFlatIP(dimension)
+        self._sizes = sizes
+        self._rows = VectorRows(dimension)
+        self._sketch: Sketch | None = None
+        self._making = threading.Lock()
+        self._gave_up_at = 0
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self._rows)
+
+    @property
+    def sketched(self) -> int:
+        """How many rows the sketch knows."""
+        return self._sketch.size if self._sketch else 0
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is a sketch that is in no file."""
+        return self._sketch is not None and self._sketch.file is None
 
     def append(self, vectors: NDArray[np.float32]) -> None:
         """Add unit vectors, shape (n, dimension), at the next n positions."""
-        import faiss
+        self._rows.append(vectors)
+        if self._due() and not self._making.locked():
+            threading.Thread(target=self.settle, name="sketch", daemon=True).start()
 
-        flat = isinstance(self._index, faiss.IndexFlat)
-        if (flat and len(self) + len(vectors) > _EXACT_UP_TO) or (
-            not flat and self._differ_from_all_before(vectors)
-        ):
-            self._quantise(np.concatenate((self._index.reconstruct_n(0, len(self)), vectors)))
-        else:
-            self._index.add(np.ascontiguousarray(vectors, np.float32))
+    def _due(self) -> bool:
+        size, known = len(self._rows), self.sketched
+        if size < max(self._sizes.sketched_from, 2 * self._gave_up_at):
+            return False
+        return size - known >= max(self._sizes.behind, known // 20)
 
-    def _quantise(self, vectors: NDArray[np.float32]) -> None:
-        import faiss
+    def settle(self) -> None:
+        """Make the sketch that the rows call for, or wait until another thread has."""
+        with self._making:
+            while self._due():
+                size = len(self._rows)
+                try:
+                    self._sketch = self._grown(size)
+                except (MemoryError, RuntimeError) as problem:  # faiss raises the latter
+                    self._gave_up_at = size
+                    _LOG.warning("no sketch of %s vectors, searches are slow: %s", size, problem)
 
-        index = faiss.IndexScalarQuantizer(
-            self.dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-        )
-        index.train(np.stack((vectors.min(axis=0), vectors.max(axis=0))))  # the range is all
-        index.add(vectors)
-        self._index = index
-
-    def _differ_from_all_before(self, vectors: NDArray[np.float32]) -> bool:
-        """Whether some vectors lie outside the range that 8 bits were spread over.
-
-        They would be cut to that range, as a new language or embedder's corner would be.
-        """
-        import faiss
-
-        low, width = faiss.vector_to_array(self._index.sq.trained).reshape(2, -1)
-        outside = (vectors < low) | (vectors > low + width)
-        return bool((outside.mean(axis=1) > _OUTSIDE).any())
+    def _grown(self, size: int) -> Sketch:
+        old = self._sketch
+        if old is None or size > self._sizes.growth * old.made.rows:
+            return sketches.make(self._rows, size)
+        if old.misfits(self._rows, size):
+            return sketches.make(self._rows, size)
+        return old.extended(self._rows, size)
 
     def search(self, vector: NDArray[np.float32], rows: NDArray[np.bool_], k: int) -> Ranked:
         """The k positions nearest to a vector of shape (dimension,) among the flagged rows."""
-        k = min(k, int(np.count_nonzero(rows)))
+        inside = int(np.count_nonzero(rows))
+        k = min(k, inside)
         if k < 1:
-            return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        _on_one_thread()
-        scores, positions = self._index.search(vector[np.newaxis], k, params=_only(rows))
-        found = positions[0] >= 0
-        return Ranked(positions[0][found], scores[0][found])
+            return NONE_FOUND
+        sketch = self._sketch
+        taken = inside * _TAKEN_NS
+        scanned = len(rows) * _PASSED_NS + inside * _LOOKED_AT_NS
+        if sketch is not None:
+            lists = self._lists(sketch, rows)
+            if self._sketched_ns(sketch, rows, lists, k) < min(taken, scanned):
+                return self._through(sketch, vector, rows, lists, k)
+        if taken < scanned:
+            return self._rows.nearest_of(vector, np.flatnonzero(rows), k)
+        return self._rows.scan(vector, rows, k)
 
-    def save(self, file: Path) -> None:
-        """Write the index to a file."""
-        import faiss
+    def _lists(self, sketch: Sketch, rows: NDArray[np.bool_]) -> int:
+        """How many lists hold as many rows of the mask as are to be looked at."""
+        inside = max(1, int(np.count_nonzero(rows[: sketch.size])))
+        return min(sketch.lists, math.ceil(sketch.lists * self._sizes.looked_at / inside))
 
-        faiss.write_index(self._index, str(file))
+    def _sketched_ns(self, sketch: Sketch, rows: NDArray[np.bool_], lists: int, k: int) -> float:
+        behind = rows[sketch.size :]
+        return (
+            lists * _LIST_NS
+            + self._sizes.looked_at * _SKETCHED_NS
+            + self._sizes.candidates * k * _CANDIDATE_NS
+            + len(behind) * _PASSED_NS
+            + np.count_nonzero(behind) * _LOOKED_AT_NS
+        )
+
+    def _through(
+        self,
+        sketch: Sketch,
+        vector: NDArray[np.float32],
+        rows: NDArray[np.bool_],
+        lists: int,
+        k: int,
+    ) -> Ranked:
+        most = self._sizes.candidates * k
+        likely = sketch.candidates(vector, rows[: sketch.size], most, lists)
+        near = self._rows.nearest_of(vector, likely, k)
+        if len(rows) <= sketch.size:
+            return near
+        return merged([near, self._rows.scan(vector, rows, k, start=sketch.size)], k)
+
+    def save(self, folder: Path, size: int) -> None:
+        """Write the first `size` rows and their sketch into a new folder.
+
+        Rows may be appended meanwhile.
+        """
+        folder.mkdir(parents=True)
+        names = self._rows.save(folder, size)
+        (folder / "rows.txt").write_text("\n".join(names), encoding="ascii")
+        if (sketch := self._sketch) is not None and sketch.size <= size:
+            sketch.save(folder)
+
+    def adopt(self, folder: Path) -> None:
+        """Go on with the files of `save`, not while appending."""
+        names = (folder / "rows.txt").read_text("ascii").split()
+        self._rows.adopt([folder / name for name in names])
+        if self._sketch is None:
+            self._sketch = Sketch.load(folder)
+        else:
+            self._sketch = self._sketch.in_file(folder)
 
     @classmethod
-    def load(cls, file: Path, dimension: int) -> DenseIndex:
+    def load(cls, folder: Path, dimension: int, sizes: Sizes = Sizes()) -> DenseIndex:
         """Read the index of `save`. Raises `ValueError` when the dimension is another."""
-        import faiss
-
-        dense = cls(dimension)
-        dense._index = faiss.read_index(str(file))
-        if dense._index.d != dimension:
-            raise ValueError(f"{file} has {dense._index.d} dimensions, not {dimension}")
+        dense = cls(dimension, sizes)
+        dense.adopt(folder)
         return dense
-
-
-def _on_one_thread() -> None:
-    """Words are searched at the same time: two of faiss's threads made both wait twice as long."""
-    import faiss
-
-    faiss.omp_set_num_threads(1)  # of the calling thread only
-
-
-def _only(rows: NDArray[np.bool_]) -> Any:
-    import faiss
-
-    selector: Any = faiss.IDSelectorBitmap  # faiss's own types describe the C++ signatures
-    parameters: Any = faiss.SearchParameters
-    return parameters(sel=selector(np.packbits(rows, bitorder="little")))

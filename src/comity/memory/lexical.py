@@ -7,28 +7,27 @@ change is found at once and several processes can share the files.
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import unicodedata
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from comity.memory.dense import Ranked
+from comity.memory.recent_words import Entry, RecentWords
+from comity.memory.rows import NONE_FOUND, Ranked, link
 from comity.memory.scope import ScopeMask
 
-_K1 = 1.2  # tantivy's constants of BM25
-_B = 0.75
 _WRITER_BYTES = 128_000_000
 _SMALL = 1_000  # texts
 _COMMON_SHARE = 0.2
 _TERMS_KEPT = 100_000  # whose frequency in the saved index has been asked for
 _TERMS = "terms.count"  # beside tantivy's files: how many terms they hold, for the mean length
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_SEGMENT = re.compile(r"[0-9a-f]{32}\..+")
+_ASCII_RUN = re.compile(r"\w+", re.ASCII)
 _RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
 
 
@@ -38,6 +37,8 @@ def words(text: str) -> list[str]:
     Pairs of characters found more of the right articles than words from a dictionary did, and
     need none (see docs/design/retrieval.md). A lone Chinese character is a term too.
     """
+    if text.isascii():
+        return _ASCII_RUN.findall(text.lower())
     terms: list[str] = []
     for match in _RUN.finditer(folded(text)):
         run = match[0]
@@ -53,133 +54,131 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).lower()
 
 
+class _Saved(NamedTuple):
+    """A tantivy index as it was at one moment."""
+
+    index: Any
+    searcher: Any
+    terms: int
+    folder: Path | None
+    frequencies: dict[str, int]
+
+    @property
+    def texts(self) -> int:
+        return int(self.searcher.num_docs)
+
+    def frequency(self, term: str) -> int:
+        """In how many texts a term stands."""
+        known = self.frequencies.get(term)
+        if known is None:
+            if len(self.frequencies) >= _TERMS_KEPT:
+                self.frequencies.clear()
+            known = self.frequencies[term] = self.searcher.doc_freq("text", term)
+        return known
+
+
+class _State(NamedTuple):
+    """What a search sees: every text is in one of the two."""
+
+    saved: _Saved | None
+    recent: RecentWords
+
+
 class WordIndex:
-    """BM25 over the words of one text per position, appended only."""
+    """BM25 over the words of one text per position, appended only.
+
+    One thread appends, saves or folds at a time; any number search meanwhile, without a lock.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Open the saved index in `folder`, or start an empty one."""
-        self._base = _open(folder) if folder else None
-        self._searcher = self._base.searcher() if self._base else None
-        self._folder = folder
-        self._saved_terms = int((folder / _TERMS).read_text()) if folder else 0
-        self._recent: list[tuple[int, int, list[str]]] = []
-        self._indexed = 0
-        self._frequencies: dict[str, int] = {}
-        self._postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._lengths: dict[int, int] = {}
+        self._state = _State(_read(folder) if folder else None, RecentWords())
+        self._in_memory: Any = None
 
     @property
     def recent(self) -> int:
         """How many texts are not in the saved index yet."""
-        return len(self._recent)
+        return len(self._state.recent)
 
     def append(self, position: int, kind: int, text: str) -> None:
         """Add the text of a position; its kind is a coarse filter (see `ScopeMask.kinds`)."""
-        self._recent.append((position, kind, words(text)))
+        self._state.recent.entries.append(Entry(position, kind, " ".join(words(text))))
 
     def search(self, text: str, mask: ScopeMask, k: int) -> Ranked:
         """The k positions in the mask that match the words of a text best."""
-        wanted = self._telling(words(text))
+        saved, recent = self._state
+        wanted = _telling(words(text), saved)
         if not wanted or k < 1:
-            return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        positions, scores = self._search_base(wanted, mask, k)
-        for position, score in self._search_recent(wanted, mask).items():
-            positions.append(position)
-            scores.append(score)
+            return NONE_FOUND
+        positions, scores = _search(saved, wanted, mask, k) if saved else ([], [])
+        if recent.entries:
+            texts, terms = (saved.texts, saved.terms) if saved else (0, 0)
+            frequency = saved.frequency if saved else lambda _: 0
+            found = recent.scores(wanted, mask.rows, texts, terms, frequency)
+            positions.extend(found)
+            scores.extend(found.values())
         order = np.argsort(-np.array(scores, np.float32), kind="stable")[:k]
         return Ranked(np.array(positions, np.int64)[order], np.array(scores, np.float32)[order])
 
-    def _telling(self, terms: Iterable[str]) -> list[str]:
-        """The terms without those of every fifth text: they cost most and tell least."""
-        unique = list(dict.fromkeys(terms))
-        if self._searcher is None or (known := self._searcher.num_docs) < _SMALL:
-            return unique
-        common = known * _COMMON_SHARE
-        rare = [term for term in unique if self._frequency(self._searcher, term) <= common]
-        return rare or unique
+    def save(self, folder: Path | None, texts: int) -> None:
+        """Write the saved index and the first recent texts into a new folder.
 
-    def _frequency(self, searcher: Any, term: str) -> int:
-        """In how many texts of the saved index a term stands."""
-        known = self._frequencies.get(term)
-        if known is None:
-            if len(self._frequencies) >= _TERMS_KEPT:
-                self._frequencies.clear()
-            known = self._frequencies[term] = searcher.doc_freq("text", term)
-        return known
-
-    def _search_base(
-        self, wanted: Iterable[str], mask: ScopeMask, k: int
-    ) -> tuple[list[int], list[float]]:
-        """Filter by kind in tantivy and by row here, and ask for more until k are left."""
-        if self._base is None or self._searcher is None or not mask.kinds:
-            return [], []
-        query = _query(self._base.schema, wanted, mask.kinds)
-        asked = 2 * k
-        while True:
-            hits = self._searcher.search(query, asked, count=False).hits
-            found = self._searcher.fast_field_values("position", [address for _, address in hits])
-            kept = _inside(found, mask)
-            if len(kept) >= k or len(hits) < asked:
-                return [found[i] for i in kept[:k]], [hits[i][0] for i in kept[:k]]
-            asked *= 4
-
-    def _search_recent(self, wanted: Iterable[str], mask: ScopeMask) -> dict[int, float]:
-        self._index_recent()
-        scores: dict[int, float] = defaultdict(float)
-        if not self._lengths:
-            return scores
-        known = self._searcher.num_docs if self._searcher else 0
-        average = self._terms() / (known + len(self._lengths))
-        for word in wanted:
-            postings = self._postings.get(word)
-            if not postings:
-                continue
-            frequency = len(postings)
-            if self._searcher:
-                frequency += self._searcher.doc_freq("text", word)
-            idf = math.log1p((known + len(self._lengths) - frequency + 0.5) / (frequency + 0.5))
-            for position, count in postings:
-                if position < len(mask.rows) and mask.rows[position]:
-                    norm = _K1 * (1 - _B + _B * self._lengths[position] / average)
-                    scores[position] += idf * count * (_K1 + 1) / (count + norm)
-        return scores
-
-    def _index_recent(self) -> None:
-        for position, _, text in self._recent[self._indexed :]:
-            self._lengths[position] = len(text)
-            for word, count in Counter(text).items():
-                self._postings[word].append((position, count))
-        self._indexed = len(self._recent)
-
-    def _terms(self) -> int:
-        return self._saved_terms + sum(len(text) for _, _, text in self._recent)
-
-    def save(self, folder: Path) -> WordIndex:
-        """Write everything into a new folder, and give the index opened there.
-
-        This index stays as it is and can still be used.
+        `None` writes them into an index that lives in memory. Texts may be appended meanwhile.
         """
-        if self._folder:
-            shutil.copytree(self._folder, folder)
-        else:
-            folder.mkdir(parents=True)
-        index = _open(folder)
-        _write(index, self._recent)
-        (folder / _TERMS).write_text(str(self._terms()))
-        return WordIndex(folder)
+        saved, recent = self._state
+        entries = recent.entries[:texts]
+        if folder is None:
+            self._in_memory = self._in_memory or _open(None)
+            _write(self._in_memory, entries)
+            return
+        folder.mkdir(parents=True)
+        if saved and saved.folder:
+            _copy(saved.folder, folder)
+        _write(_open(folder), entries)
+        (folder / _TERMS).write_text(str(self._terms(texts)))
 
-    def fold(self) -> None:
-        """Move the recent texts of an index that lives in memory alone into tantivy."""
-        if self._folder is not None:
-            raise ValueError("an index with a folder is folded by save()")
-        self._base = self._base or _open(None)
-        _write(self._base, self._recent)
-        self._searcher = self._base.searcher()
-        self._frequencies.clear()
-        self._saved_terms = self._terms()
-        self._recent, self._indexed = [], 0
-        self._postings.clear()
-        self._lengths.clear()
+    def adopt(self, folder: Path | None, texts: int) -> None:
+        """Go on with what `save` wrote, of so many recent texts; not while appending."""
+        left = RecentWords(self._state.recent.entries[texts:])
+        if folder is not None:
+            self._state = _State(_read(folder), left)
+        elif (index := self._in_memory) is not None:
+            self._state = _State(
+                _Saved(index, index.searcher(), self._terms(texts), None, {}), left
+            )
+
+    def _terms(self, texts: int) -> int:
+        """How many terms the saved index and the first recent texts hold."""
+        saved, recent = self._state
+        known = saved.terms if saved else 0
+        return known + sum(len(entry.terms.split()) for entry in recent.entries[:texts])
+
+
+def _telling(terms: Iterable[str], saved: _Saved | None) -> list[str]:
+    """The terms without those of every fifth text: they cost most and tell least."""
+    unique = list(dict.fromkeys(terms))
+    if saved is None or saved.texts < _SMALL:
+        return unique
+    common = saved.texts * _COMMON_SHARE
+    rare = [term for term in unique if saved.frequency(term) <= common]
+    return rare or unique
+
+
+def _search(
+    saved: _Saved, wanted: Sequence[str], mask: ScopeMask, k: int
+) -> tuple[list[int], list[float]]:
+    """Filter by kind in tantivy and by row here, and ask for more until k are left."""
+    if not mask.kinds:
+        return [], []
+    query = _query(saved.index.schema, wanted, mask.kinds)
+    asked = 2 * k
+    while True:
+        hits = saved.searcher.search(query, asked, count=False).hits
+        found = saved.searcher.fast_field_values("position", [address for _, address in hits])
+        kept = _inside(found, mask)
+        if len(kept) >= k or len(hits) < asked:
+            return [found[i] for i in kept[:k]], [hits[i][0] for i in kept[:k]]
+        asked *= 4
 
 
 def _inside(positions: Sequence[int], mask: ScopeMask) -> list[int]:
@@ -187,6 +186,20 @@ def _inside(positions: Sequence[int], mask: ScopeMask) -> list[int]:
     found = np.array(positions, np.int64)
     known = np.flatnonzero(found < len(mask.rows))
     return [int(number) for number in known[mask.rows[found[known]]]]
+
+
+def _read(folder: Path) -> _Saved:
+    index = _open(folder)
+    return _Saved(index, index.searcher(), int((folder / _TERMS).read_text()), folder, {})
+
+
+def _copy(old: Path, new: Path) -> None:
+    """Link what never changes, tantivy's segments; copy its lists of them."""
+    for file in old.iterdir():
+        if _SEGMENT.fullmatch(file.name):
+            link(file, new / file.name)
+        elif file.suffix != ".lock":
+            shutil.copyfile(file, new / file.name)
 
 
 def _open(folder: Path | None) -> Any:
@@ -199,15 +212,15 @@ def _open(folder: Path | None) -> Any:
     return tantivy.Index(schema.build(), path=str(folder) if folder else None)
 
 
-def _write(index: Any, texts: Sequence[tuple[int, int, list[str]]]) -> None:
+def _write(index: Any, entries: Iterable[Entry]) -> None:
     import tantivy
 
     writer = index.writer(_WRITER_BYTES, num_threads=1)
-    for position, kind, text in texts:
+    for entry in entries:
         document: Any = tantivy.Document()
-        document.add_unsigned("position", position)  # a keyword argument would be signed
-        document.add_unsigned("kind", kind)
-        document.add_text("text", " ".join(text))
+        document.add_unsigned("position", entry.position)  # a keyword argument would be signed
+        document.add_unsigned("kind", entry.kind)
+        document.add_text("text", entry.terms)
         writer.add_document(document)
     writer.commit()
     writer.wait_merging_threads()

@@ -8,21 +8,21 @@ mask is decided by these alone and comes before any ranking.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from comity.memory.moments import ALWAYS, NEVER_ENDS, Moments, in_force
 from comity.memory.places import ancestors
 from comity.memory.store import StoredRule, to_micros
 from comity.records import Scope
 
-_ALWAYS = np.iinfo(np.int64).min
-_NEVER_ENDS = np.iinfo(np.int64).max
 _WORTH_A_THREAD = 50_000  # rows; below that starting one costs more than it saves
+_SCOPES_KEPT = 32  # each of a byte a rule
 _COLUMNS: dict[str, Any] = {
     "row": np.int64,
     "kind": np.int32,
@@ -89,6 +89,9 @@ class ScopeTable:
         self._successions: list[_Succession] = []
         self._succession_rows = np.empty((0, 3), np.int64)  # the same, made when asked for
         self._overriders: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._labels: dict[str, frozenset[str]] = defaultdict(frozenset)
+        self._moments = Moments()
+        self._flags: OrderedDict[tuple[int, ...], NDArray[np.bool_]] = OrderedDict()
 
     def __len__(self) -> int:
         return self._size
@@ -109,36 +112,64 @@ class ScopeTable:
 
         `earlier` holds the book's rows of the earlier versions of the same rule.
         """
-        self._reserve(self._size + 1)
-        position, rule = self._size, stored.rule
-        starts = to_micros(rule.valid_from) if rule.valid_from else _ALWAYS
-        ends = to_micros(rule.valid_to) if rule.valid_to else _NEVER_ENDS
-        values = {
-            "row": stored.row,
-            "kind": self._number_of(_Kind(rule.tenant, rule.place, rule.audience)),
-            "revision": stored.revision,
+        self.extend([stored], self.prepare([stored]), {stored.row: earlier})
+        return self._size - 1
+
+    def prepare(self, batch: Sequence[StoredRule]) -> list[int]:
+        """Make room for rule versions, and give the number of each one's kind.
+
+        Masks may be made meanwhile: they know nothing of it.
+        """
+        self._reserve(self._size + len(batch))
+        return [self._number_of(_Kind(s.rule.tenant, s.rule.place, s.rule.audience)) for s in batch]
+
+    def extend(
+        self,
+        batch: Sequence[StoredRule],
+        kinds: Sequence[int],
+        earlier: Mapping[int, Sequence[int]],
+    ) -> None:
+        """Add what was prepared.
+
+        `earlier` holds by row the book's rows of the earlier versions of the same rule.
+        """
+        rules = [stored.rule for stored in batch]
+        ends = [to_micros(r.valid_to) if r.valid_to else NEVER_ENDS for r in rules]
+        starts = [to_micros(r.valid_from) if r.valid_from else ALWAYS for r in rules]
+        values: dict[str, Sequence[int]] = {
+            "row": [stored.row for stored in batch],
+            "kind": kinds,
+            "revision": [stored.revision for stored in batch],
             "starts": starts,
             "ends": ends,
             "ended": ends,
-            "in_force": rule.status == "active",
-            "mandatory": rule.mandatory,
+            "in_force": [rule.status == "active" for rule in rules],
+            "mandatory": [rule.mandatory for rule in rules],
         }
+        first = self._size
         for name, value in values.items():
-            self._columns[name][position] = value
-        self._size += 1
-        if rule.status != "draft":
-            self._succeed(self.positions(earlier), stored.revision, starts)
-        for overridden in rule.overrides:
-            self._overriders[rule.tenant, overridden].append(position)
-        return position
+            self._columns[name][first : first + len(batch)] = value
+        self._size += len(batch)
+        ended: list[int] = []
+        for position, (stored, since) in enumerate(zip(batch, starts, strict=True), start=first):
+            rule = stored.rule
+            before = earlier.get(stored.row, ())
+            if before and rule.status != "draft":
+                ended += self._succeed(self.positions(before), stored.revision, since)
+            for overridden in rule.overrides:
+                self._overriders[rule.tenant, overridden].append(position)
+        self._moments.change(
+            {name: column[: self._size] for name, column in self._columns.items()},
+            np.array([*ended, *range(first, self._size)], np.int64),
+        )
 
     def _reserve(self, size: int) -> None:
         if size > len(self._columns["row"]):
             room = max(1024, size, len(self._columns["row"]) * 3 // 2)
-            for name, column in self._columns.items():
-                self._columns[name] = np.concatenate(
-                    (column, np.zeros(room - len(column), column.dtype))
-                )
+            self._columns = {
+                name: np.concatenate((column, np.zeros(room - len(column), column.dtype)))
+                for name, column in self._columns.items()
+            }
 
     def _number_of(self, kind: _Kind) -> int:
         number = self._kind_numbers.get(kind)
@@ -146,14 +177,16 @@ class ScopeTable:
             number = self._kind_numbers[kind] = len(self._kinds)
             self._kinds.append(kind)
             self._kind_labels.append(frozenset(label.casefold() for label in kind.audience))
-            self._kinds_of_place[kind.tenant, kind.place].append(number)
+            self._labels[kind.tenant] |= set(kind.audience)
+            self._kinds_of_place[kind.tenant, kind.place].append(number)  # last: all is known now
         return number
 
-    def _succeed(self, positions: NDArray[np.int64], revision: int, since: int) -> None:
+    def _succeed(self, positions: NDArray[np.int64], revision: int, since: int) -> list[int]:
         ended = self._columns["ended"]
         for position in positions:
             self._successions.append(_Succession(int(position), revision, since))
             ended[position] = min(ended[position], since)
+        return list(map(int, positions))
 
     def positions(self, rows: Iterable[int]) -> NDArray[np.int64]:
         """Positions of rows of the book, which must be in the table."""
@@ -168,18 +201,28 @@ class ScopeTable:
 
     def mask(self, scope: Scope) -> ScopeMask:
         """The positions whose rule can apply in the scope."""
-        kinds = self._admitted(scope)
+        kinds = tuple(self._admitted(scope))
         at = to_micros(scope.at or datetime.now(UTC))
-        column = {name: values[: self._size] for name, values in self._columns.items()}
-        rows = _lookup(kinds, len(self._kinds))[column["kind"]]
-        rows &= column["in_force"]
-        rows &= column["starts"] <= at
+        columns = {name: column[: self._size] for name, column in self._columns.items()}
         if scope.as_of is None:
-            rows &= column["ended"] > at
-        else:
-            rows &= column["revision"] <= scope.as_of
-            rows &= self._ended_as_of(scope.as_of) > at
-        return ScopeMask(rows, tuple(kinds))
+            return ScopeMask(self._of_kinds(kinds) & self._moments.at(at, columns), kinds)
+        columns["ended"] = self._ended_as_of(scope.as_of)
+        rows = self._of_kinds(kinds) & in_force(columns, at)
+        rows &= columns["revision"] <= scope.as_of
+        return ScopeMask(rows, kinds)
+
+    def _of_kinds(self, kinds: tuple[int, ...]) -> NDArray[np.bool_]:
+        """One flag a position; those of the last kinds asked for are kept."""
+        known = self._flags.pop(kinds, np.empty(0, np.bool_))
+        if len(known) < self._size:
+            admitted = np.zeros(max(len(self._kinds), 1), np.bool_)
+            admitted[list(kinds)] = True
+            new = np.take(admitted, self._columns["kind"][len(known) : self._size])
+            known = np.concatenate((known, new)) if len(known) else new
+        self._flags[kinds] = known
+        if len(self._flags) > _SCOPES_KEPT:
+            self._flags.popitem(last=False)
+        return known
 
     def _admitted(self, scope: Scope) -> list[int]:
         places = {place for named in scope.place for place in ancestors(named)} or {"world"}
@@ -210,16 +253,18 @@ class ScopeTable:
 
     def audiences(self, tenant: str) -> frozenset[str]:
         """All labels that the tenant's rules name."""
-        return frozenset(
-            label for kind in self._kinds if kind.tenant == tenant for label in kind.audience
-        )
+        return self._labels.get(tenant, frozenset())
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Everything needed to load the table again: arrays, and JSON-ready data."""
+        """Everything needed to load the table again: arrays, and JSON-ready data.
+
+        It stays what it is while rules are added.
+        """
         arrays = {name: column[: self._size] for name, column in self._columns.items()}
+        arrays["ended"] = arrays["ended"].copy()  # alone in being changed where it stands
         arrays["successions"] = np.array(self._successions, np.int64).reshape(-1, 3)
-        overriders = [[*key, positions] for key, positions in self._overriders.items()]
-        return arrays, {"kinds": self._kinds, "overriders": overriders}
+        overriders = [[*key, positions[:]] for key, positions in self._overriders.items()]
+        return arrays, {"kinds": self._kinds[:], "overriders": overriders}
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]], data: dict[str, Any]) -> ScopeTable:
@@ -232,10 +277,5 @@ class ScopeTable:
         table._successions = [_Succession(*change) for change in arrays["successions"].tolist()]
         for tenant, rule_id, positions in data["overriders"]:
             table._overriders[tenant, rule_id] = positions
+        table._reserve(table._size + 1)
         return table
-
-
-def _lookup(numbers: list[int], size: int) -> NDArray[np.bool_]:
-    table = np.zeros(max(size, 1), np.bool_)
-    table[numbers] = True
-    return table
