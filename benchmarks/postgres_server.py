@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,7 @@ _SETTINGS = {
 }
 _USERS = ("postgres", "nobody")
 _SECONDS = 30.0
+_IN_MEMORY = Path("/dev/shm")
 
 
 class NoServer(ComityError):
@@ -140,10 +142,10 @@ class Server:
             return False
         return True
 
-    def stop(self) -> None:
-        """Break off what runs, and end."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Break off what runs, and end; `at_once` leaves the data as a crash would."""
         if self._process is not None:
-            self._process.send_signal(2)  # SIGINT: fast shutdown
+            self._process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
             try:
                 self._process.wait(_SECONDS)
             finally:
@@ -176,11 +178,14 @@ def _give(folder: Path) -> None:
 @contextmanager
 def running(*, durable: bool = True) -> Iterator[Server]:
     """A new server in a folder of its own (a short path: sockets have no long ones)."""
-    with tempfile.TemporaryDirectory(prefix="comity-pg-") as place:
+    in_memory = not durable and _IN_MEMORY.is_dir() and os.access(_IN_MEMORY, os.W_OK)
+    with tempfile.TemporaryDirectory(
+        prefix="comity-pg-", dir=_IN_MEMORY if in_memory else None
+    ) as place:
         os.chmod(place, 0o755)
         server = Server(Path(place) / "s", durable=durable)
         server.start()
         try:
             yield server
         finally:
-            server.stop()
+            server.stop(at_once=True)

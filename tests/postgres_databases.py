@@ -44,3 +44,19 @@ def new_database(started: Server, name: str = "", template: str = "template0") -
             database=name,
         )
     return name
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    """A server whose template has the tables already."""
+    with server() as started:
+        from comity.memory.postgres import PostgresStore
+
+        PostgresStore(started.url("template_of_all", OWNER)).close()
+        yield started
+
+
+@pytest.fixture
+def database(postgres: Server) -> str:
+    """A new database with empty tables."""
+    return new_database(postgres, template="template_of_all")

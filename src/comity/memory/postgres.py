@@ -64,7 +64,7 @@ _INSERT_PLACE = (
 )
 _TITLED = """
 SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
-JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title = wanted.title
+JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title = left(wanted.title, 200)
 UNION
 SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
 JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title > wanted.title || ' > '

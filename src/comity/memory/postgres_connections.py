@@ -78,10 +78,11 @@ def shown(url: str) -> str:
 def _parsed(url: str) -> dict[str, Any]:
     """The parameters of a URL. Raises `SettingsError`, which shows nothing of it."""
     psycopg = driver()
-    try:
-        return dict(psycopg.conninfo.conninfo_to_dict(url))
-    except psycopg.Error:
-        pass
+    if url.partition("?")[0].count("@") < 2:  # else a part of the password would be the host
+        try:
+            return dict(psycopg.conninfo.conninfo_to_dict(url))
+        except psycopg.Error:
+            pass
     # not chained: libpq quotes the part that it could not read, which may be a password
     raise SettingsError(
         "the URL of the memory cannot be read: write postgresql://USER@HOST:PORT/DATABASE, with "
@@ -212,7 +213,8 @@ class Connections:
                 f"{self.shown}: this role may not do that ({said}): docs/postgresql.md says which "
                 "rights it needs"
             ) from error
-        if isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable)):
+        still = errors.IdleInTransactionSessionTimeout
+        if isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable, still)):
             raise StoreError(
                 f"{self.shown} is busy ({said}): nothing was changed; repeat it"
             ) from error

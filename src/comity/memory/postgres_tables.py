@@ -263,7 +263,7 @@ EXECUTE FUNCTION comity.keep_text();
 # cut where no index could hold it.
 _RULES_BY_TITLE = f"""
 ALTER TABLE comity.rule ADD COLUMN title {_TEXT} GENERATED ALWAYS AS
-    (left(coalesce(replace(record, '\\u0000', '\\ufffd')::json ->> 'title', ''), 500)) STORED;
+    (left(coalesce(replace(record, '\\u0000', '\\ufffd')::json ->> 'title', ''), 200)) STORED;
 ALTER TABLE comity.rule ADD COLUMN article {_TEXT} GENERATED ALWAYS AS
     (coalesce(replace(record, '\\u0000', '\\ufffd')::json ->> 'article', '')) STORED;
 CREATE INDEX rule_by_title ON comity.rule (tenant, title);

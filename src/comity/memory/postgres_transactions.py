@@ -34,9 +34,10 @@ class Statement(NamedTuple):
 class Writing:
     """A transaction that writes."""
 
-    def __init__(self, connection: Connection, first: list[list[Row]]) -> None:
-        """`first` is what the statements that it began with have given."""
-        self.connection, self.first = connection, first
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.first: list[list[Row]] = []
+        """What the statements that it began with have given."""
         self.proof: Statement | None = None
         """A query that gives a row once this transaction is committed, and never otherwise."""
 
@@ -45,10 +46,10 @@ class Writing:
         return self.connection.execute(sql.encode(), values).fetchall()
 
     def run(self, *statements: Statement) -> list[int]:
-        """Run statements, all in one journey to the server; how many rows each changed."""
-        with self.connection.pipeline():
-            done = [self.connection.execute(each.sql.encode(), each.values) for each in statements]
-        return [cursor.rowcount for cursor in done]
+        """Run statements; how many rows each changed."""
+        return [
+            self.connection.execute(each.sql.encode(), each.values).rowcount for each in statements
+        ]
 
 
 class Transactions:
@@ -79,18 +80,19 @@ class Transactions:
     def writing(self, tenant: str, *first: Statement) -> Iterator[Writing]:
         """A transaction that is committed when the block ends, and taken back if it fails.
 
-        It begins with some statements, in the same journey to the server. Where the connection
-        breaks off at the commit, the server is asked what became of it.
+        It begins with some statements. Where the connection breaks off at the commit, the server
+        is asked what became of it.
         """
         with self.connections.one() as connection:
             with connection.pipeline():
                 connection.execute("BEGIN")
                 number = connection.execute("SELECT pg_current_xact_id()::text")
                 _name(connection, tenant)
-                begun = [connection.execute(each.sql.encode(), each.values) for each in first]
-            found = [cursor.fetchall() for cursor in begun]
-            writing = Writing(connection, found)
+            writing = Writing(connection)
             try:
+                # No pipeline where a lock may be held: psycopg ends one with a word (Flush) at
+                # which the server stops to time how long the transaction stands still.
+                writing.first = [writing.rows(*each) for each in first]
                 yield writing
             except BaseException:
                 _take_back(connection)
