@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_MS = 30_000
 _CACHE_KB = 65_536
-_BY_TENANT = [table.name for table in TABLES if table.by_tenant and not table.of_decision]
-_TENANTS = " UNION ".join(f"SELECT tenant FROM {name}" for name in _BY_TENANT)
 
 
 class SqliteCopy:
@@ -42,8 +40,13 @@ class SqliteCopy:
             if not table.by_tenant:
                 yield from self._connection.execute(selecting(table))
                 return
-            for (tenant,) in sorted(self._connection.execute(_TENANTS).fetchall()):
+            for tenant in self._tenants():
                 yield from self._connection.execute(selecting(table), (tenant,))
+
+    def _tenants(self) -> list[str]:
+        own = (table for table in self.tables if table.by_tenant and not table.of_decision)
+        query = " UNION ".join(f"SELECT tenant FROM {table.name}" for table in own)
+        return sorted(tenant for (tenant,) in self._connection.execute(query))
 
     def insert(self, table: Table, rows: Iterable[Row]) -> None:
         """As in `Target`."""
