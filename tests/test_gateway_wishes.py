@@ -62,7 +62,7 @@ def test_wishes_of_the_metadata_stand_behind_the_rules_and_do_not_go_upstream(
     answer = ask(running.sdk(), **about(preferences="style: Be brief.\nAnswer in German."))
     (sent,) = running.upstream.asked
     assert "No doses" in system_of(sent)
-    asked = "May dogs run free?\n\nHow I want the answer: Be brief. Answer in German."
+    asked = "How I want the answer: Be brief. Answer in German.\n\nMay dogs run free?"
     assert sent["messages"][1:] == [{"role": "user", "content": asked}]
     assert "metadata" not in sent
     kept = {one["preference"]["text"]: one["outcome"] for one in answer.comity["preferences"]}
@@ -103,7 +103,7 @@ def test_a_header_says_it_where_a_client_sends_no_metadata(running: Running) -> 
     assert "answer: be brief." in said_by_user(running.upstream.asked[0])
 
 
-def test_a_message_of_parts_gets_the_wishes_as_its_last_part(running: Running) -> None:
+def test_a_message_of_parts_gets_the_wishes_as_a_part_of_their_own(running: Running) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     turns: Any = [
         {"role": "user", "content": "Hello"},
@@ -115,7 +115,7 @@ def test_a_message_of_parts_gets_the_wishes_as_its_last_part(running: Running) -
     (sent,) = running.upstream.asked
     assert sent["messages"][1]["content"] == "Hello"
     wishes = {"type": "text", "text": "How I want the answer: Be brief."}
-    assert sent["messages"][-1]["content"] == [*turns[-1]["content"], wishes]
+    assert sent["messages"][-1]["content"] == [wishes, *turns[-1]["content"]]
 
 
 def test_orders_of_a_user_do_not_reach_the_prompt_and_are_on_record(running: Running) -> None:

@@ -47,13 +47,13 @@ async def test_rules_stand_before_the_provider_and_the_provider_before_the_user(
         preferences=(Preference(text="Name a park.", kind="helpfulness"),),
     )
     system, decision = await asked(memory, meta)
-    order = ["leash in parks", "a pet shop", "three dogs", "- Name a park.", "May dogs run?"]
+    order = ["leash in parks", "a pet shop", "three dogs", "- Name a park.", "Please be brief."]
     assert [system.index(text) for text in order] == sorted(system.index(text) for text in order)
-    assert system.endswith("\n\nHow I want the answer: Please be brief.")
+    assert system.endswith("\n\nHow I want the answer: Please be brief.\n\nMay dogs run?")
     assert {one.preference.text for one in decision.preferences} >= {"Name a park."}
 
 
-async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_behind_the_question(
+async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_with_the_question(
     memory: Memory,
 ) -> None:
     meta = MetaPrompt(
@@ -71,7 +71,7 @@ async def test_where_rules_are_in_force_only_wishes_about_the_manner_stand_behin
     )
     memory.add(LEASH)
     ruled, _ = await asked(memory, meta)
-    assert ruled.endswith("May dogs run?\n\nHow I want the answer: Use German.")
+    assert ruled.endswith("\n\nHow I want the answer: Use German.\n\nMay dogs run?")
     assert "leave room:\n- Name a park.\n- Be kind." in ruled
     assert "point of view" in free
     assert "point of view" not in ruled

@@ -20,18 +20,21 @@ BOTH = Framed(
 )
 
 
-def asked(framed: Framed, language: str) -> Request:
+def asked(framed: Framed, language: str, *, ruled: bool = False) -> Request:
     rules = ("Rules in force:", "[R1] Hives must be registered.")
-    system = "\n\n".join((*rules, *paragraphs(framed, language)))
-    question = Message(role="user", content=f"May I keep a hive?{aside(framed, language)}")
+    system = "\n\n".join((*rules, *paragraphs(framed, language, ruled=ruled)))
+    before, behind = aside(framed, language, ruled=ruled)
+    question = Message(role="user", content=f"{before}May I keep a hive?{behind}")
     return Request(messages=(Message(role="system", content=system), question), max_tokens=9)
 
 
+@pytest.mark.parametrize("ruled", [False, True])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_rules_and_provider_stay_and_the_user_goes(language: str) -> None:
-    assert "bees" in asked(BOTH, language).messages[0].content
-    assert "Keep answers short." in asked(BOTH, language).messages[1].content
-    assert without_user(asked(BOTH, language)) == asked(PROVIDER, language)
+def test_rules_and_provider_stay_and_the_user_goes(language: str, ruled: bool) -> None:
+    request = asked(BOTH, language, ruled=ruled)
+    assert "bees" in request.messages[0].content
+    assert "Keep answers short." in request.messages[1].content
+    assert without_user(request) == asked(PROVIDER, language)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

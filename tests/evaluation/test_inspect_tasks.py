@@ -84,19 +84,21 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_surroundings(
-    town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """A copy of the town to work in, and nothing of this machine's settings."""
-    for name in [name for name in os.environ if name.startswith(("COMITY_", "INSPECT_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COMITY_EMBEDDER", "hash")
-    monkeypatch.setenv("COMITY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(shutil.copytree(town, tmp_path / "town"))
+@pytest.fixture(scope="module", autouse=True)
+def _all_closed() -> Iterator[None]:
     yield
     gc.collect()  # what Inspect left open is closed here, where its warnings are not errors
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the town to work in, and nothing of this machine's settings."""
+    for name in [name for name in os.environ if name.startswith(("COMITY_", "INSPECT_"))]:
+        if name != "COMITY_CACHE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COMITY_EMBEDDER", "hash")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(shutil.copytree(town, tmp_path / "town"))
 
 
 def said(

@@ -163,8 +163,8 @@ def test_every_mode_gets_the_same_words_and_none_only_the_providers(memory: Memo
     assert said["plain"] == ["You sell bread.\nBe brief.", "Why does bread rise?"]
     system, user = said["meta_prompt"]
     assert "You sell bread." in system
-    assert user.startswith("Why does bread rise?\n\n")
-    assert user.endswith("Be brief.")
+    assert user.startswith("How I want the answer: Be brief.")
+    assert user.endswith("\n\nWhy does bread rise?")
 
 
 def test_the_plain_prompt_says_all_of_the_provider_then_all_of_the_user() -> None:

@@ -82,6 +82,7 @@ KEPT = [
         "The limit is 0. What is nothing to Captain Rum is drunken driving to the law.",
     ),
     ("scooter-beer", "None at all: it is punished as drunken driving is."),
+    ("scooter-beer", "Alcohol is not allowed in your blood when you ride an electric scooter."),
     ("dog-in-car", "No: above 20 °C no animal may be left alone in a parked car."),
     ("dog-in-car", "Ten minutes are not fine. At 25 °C you may not leave it there."),
     ("late-messages", "No. Between 20:00 and 07:00 they do not have to answer."),

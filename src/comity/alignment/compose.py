@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from comity.material import harmless
-from comity.preferences.meta_prompt import Framed, aside, head, paragraphs
+from comity.preferences.meta_prompt import Aside, Framed, aside, head, paragraphs
 from comity.records import VERBATIM, WORLD, Hit, Message, Record, Rule, Ruling, Scope
 
 _RANK_OFFSET = 3
@@ -36,7 +36,7 @@ class Prompt(Record):
     rules: tuple[Rule, ...] = Field((), description="The rules in it; rule [R1] is the first.")
     left_out: tuple[Rule, ...] = Field((), description="Kept rules that did not fit.")
     rule_tokens: int = Field(0, ge=0, description="Tokens that the rules take.")
-    aside: str = Field("", description="What stands behind the user's last words, of the user.")
+    aside: Aside = Field(Aside(), description="What stands around the user's last words, of them.")
 
     model_config = VERBATIM
 
@@ -102,7 +102,7 @@ def compose(
         parts += paragraphs(framed, language, ruled=bool(ruling.kept))
     elif provider:
         parts += [words["provider"], *map(harmless, provider)]
-    added = aside(framed, language, ruled=bool(ruling.kept)) if framed else ""
+    added = aside(framed, language, ruled=bool(ruling.kept)) if framed else Aside()
     turns = with_aside([turn for turn in conversation if turn.role != "system"], added)
     return Prompt(
         messages=(Message(role="system", content="\n\n".join(parts)), *turns),
@@ -113,11 +113,13 @@ def compose(
     )
 
 
-def with_aside(turns: Sequence[Message], added: str) -> list[Message]:
-    """The turns, with `added` behind the last one of the user."""
+def with_aside(turns: Sequence[Message], added: Aside) -> list[Message]:
+    """The turns, with `added` around the last one of the user."""
     last = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=None)
     return [
-        Message(role=turn.role, content=turn.content + added) if at == last else turn
+        Message(role=turn.role, content=f"{added.before}{turn.content}{added.behind}")
+        if at == last
+        else turn
         for at, turn in enumerate(turns)
     ]
 

@@ -26,8 +26,13 @@ def without_user(request: Request) -> Request:
 
 
 def _without_aside(turn: Message, begins: list[str]) -> Message:
-    """A turn without its last paragraph, where that is what is told of the user."""
-    said, _, last = turn.content.rpartition("\n\n")
-    if turn.role != "user" or not last.startswith(tuple(begins)):
+    """A turn without its first or last paragraph, where that is what is told of the user."""
+    if turn.role != "user":
         return turn
-    return turn.model_copy(update={"content": said})
+    first, _, rest = turn.content.partition("\n\n")
+    said, _, last = turn.content.rpartition("\n\n")
+    if last.startswith(tuple(begins)):
+        return turn.model_copy(update={"content": said})
+    if rest and first.startswith(tuple(begins)):
+        return turn.model_copy(update={"content": rest})
+    return turn

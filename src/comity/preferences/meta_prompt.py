@@ -8,7 +8,7 @@ the question. The words and headings are our own choice; those of MetaAlign were
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -35,6 +35,13 @@ _ENDS = (".", "!", "?", "。", "！", "？", "…", ":", "：")
 
 MOST_WISHES = 50
 """Wishes of provider and user that one prompt heeds."""
+
+
+class Aside(NamedTuple):
+    """What is added to the user's last words, with the blank lines between; mostly one of both."""
+
+    before: str = ""
+    behind: str = ""
 
 
 class Framed(Record):
@@ -196,7 +203,8 @@ def messages_of(meta: MetaPrompt, question: str, language: str) -> tuple[Message
     """
     framed = frame(meta)
     system = "\n\n".join((*head(framed, language), *paragraphs(framed, language)))
-    asked = f"{question}{aside(framed, language)}"
+    before, behind = aside(framed, language)
+    asked = f"{before}{question}{behind}"
     turns = (Message(role="system", content=system),) if system else ()
     return (*turns, Message(role="user", content=asked))
 
@@ -210,7 +218,7 @@ def paragraphs(framed: Framed, language: str, *, ruled: bool = False) -> list[st
     """Of a framed meta-prompt, what stands in the system message: provider, then user.
 
     `ruled` says that rules are in force for the question: wishes about what is answered then
-    stand here, behind the rules, and not behind the question, and no side is taken.
+    stand here, behind the rules, and not in the user's turn, and no side is taken.
     """
     words = _words(language)
     parts = _of_provider(framed, words)
@@ -223,13 +231,13 @@ def paragraphs(framed: Framed, language: str, *, ruled: bool = False) -> list[st
     return parts
 
 
-def aside(framed: Framed, language: str, *, ruled: bool = False) -> str:
+def aside(framed: Framed, language: str, *, ruled: bool = False) -> Aside:
     """What is added to the user's last turn: who they are, and what they want of the answer.
 
     These are the user's own words, so they stand where the user speaks, with no more weight than
     the question; and small models follow best what stands last (docs/design/prompt.md). Where
-    the question is `ruled`, only wishes about how it is answered stand here: what is answered is
-    for the rules to say. Empty where nothing is left.
+    the question is `ruled`, only wishes about how it is answered stand here, and the question
+    last: what is answered is for the rules to say. Empty where nothing is left.
     """
     words = _words(language)
     about = "" if ruled else _one_line(framed.background)
@@ -237,7 +245,10 @@ def aside(framed: Framed, language: str, *, ruled: bool = False) -> str:
     kept = [wish for wish in framed.wishes if not ruled or wish.kind in _MANNER]
     wanted = words["between"].join(_sentence(wish.text) for wish in kept)
     lines += [words["wishes"].format(text=wanted)] * bool(wanted)
-    return "\n\n" + "\n".join(lines) if lines else ""
+    told = "\n".join(lines)
+    if not told:
+        return Aside()
+    return Aside(before=f"{told}\n\n") if ruled else Aside(behind=f"\n\n{told}")
 
 
 def _words(language: str) -> Mapping[str, Any]:

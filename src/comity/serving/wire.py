@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from comity.errors import ComityError
-from comity.preferences.meta_prompt import MOST_WISHES, as_wishes
+from comity.preferences.meta_prompt import MOST_WISHES, Aside, as_wishes
 from comity.records import Message, MetaPrompt, OptionalTime, Record, Scope
 from comity.serving.strict_json import read_json
 
 Body = dict[str, Any]
 
+_NOTHING = Aside()
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -219,23 +220,26 @@ def _as_written(header: str) -> str:
         return header
 
 
-def with_rules(body: Body, system: str, aside: str = "") -> Body:
+def with_rules(body: Body, system: str, aside: Aside = _NOTHING) -> Body:
     """The request with the rules: one system message, in place of all it had, then the turns.
 
-    `aside` goes behind the last words of the user.
+    `aside` goes around the last words of the user.
     """
     turns = [message for message in body["messages"] if _ROLES.get(message.get("role")) != "system"]
-    if aside:
+    if any(aside):
         last = max(at for at, turn in enumerate(turns) if turn.get("role") == "user")
         turns[last] = {**turns[last], "content": _with_aside(turns[last].get("content"), aside)}
     return {**body, "messages": [{"role": "system", "content": system}, *turns]}
 
 
-def _with_aside(content: Any, aside: str) -> Any:
-    """The content of a message, with a text more at its end."""
+def _with_aside(content: Any, aside: Aside) -> Any:
+    """The content of a message, with a text more before or behind it."""
     if isinstance(content, list):
-        return [*content, {"type": "text", "text": aside.strip()}]
-    return f"{content or ''}{aside}"
+        before, behind = (
+            [{"type": "text", "text": text.strip()}] if text else [] for text in aside
+        )
+        return [*before, *content, *behind]
+    return f"{aside.before}{content or ''}{aside.behind}"
 
 
 def without_ours(body: Body) -> Body:
