@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# all is locked, so nothing is resolved; what is used is compiled at its first import
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 STAMP := $(VENV)/.installed
 TRAIN := $(VENV)/.installed-train
 # the build for processors alone: the one from the package index brings gigabytes for graphics cards
@@ -13,20 +15,21 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements-pip.lock requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Comity needs Python 3.11 or newer; give one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked packages into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes -r requirements-pip.lock || \
+		echo "pip stays as it is: an old one takes a minute longer"
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
 $(TRAIN): $(STAMP) requirements-train.lock
 	@echo "Installing what training needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-train.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 \
-		--extra-index-url $(TORCH_INDEX) $(TORCH)
+	@$(INSTALL) --require-hashes -r requirements-train.lock
+	@$(INSTALL) --retries 1 --extra-index-url $(TORCH_INDEX) $(TORCH)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
 		echo "torch cannot be loaded ($(TORCH_INDEX) was not reached?): its tests are skipped"; \
 		$(BIN)/python -m pip uninstall --quiet --yes torch; }
@@ -67,7 +70,9 @@ fuzz: $(STAMP) ## generated requests to every operation, and 100,000 at once of 
 	@COMITY_FUZZ=$(or $(EXAMPLES),200) COMITY_TENANTS=all COMITY_CROSSING=$(or $(REQUESTS),100000) \
 		$(BIN)/pytest -n 0 -s tests/test_openapi.py tests/test_tenants.py
 
-lock: ## renew requirements.lock (needs uv)
+lock: ## renew the locked requirements (needs uv)
+	echo pip | uv pip compile --universal --generate-hashes --python-version 3.11 --upgrade \
+		--no-header --quiet -o requirements-pip.lock -
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
 		--extra inspect --extra serve --extra litellm --extra langchain --extra llamaindex \
 		--extra mcp --extra dev --no-header --quiet -o requirements.lock pyproject.toml
