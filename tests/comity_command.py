@@ -24,13 +24,12 @@ Stalls in the market close at 18:00 [sharp].
 
 
 class Command:
-    """`comity` with a memory, a cache and settings in one folder."""
+    """`comity` with a memory and settings in one folder, and the cache of the run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environ = {
             "COMITY_MEMORY": f"sqlite:///{folder}/rules.db",
-            "COMITY_CACHE": str(folder / "cache"),
             "COMITY_CONFIG": "",
             "COMITY_EMBEDDER": "hash",
             "COMITY_MODEL": "scripted",

@@ -39,6 +39,18 @@ class Clock:
 OpenMemory = Callable[[], Memory]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for all tests and workers of a run, for the table of places takes a second to
+    compile; nothing of the user's own is read or written."""
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    with pytest.MonkeyPatch.context() as session:
+        session.setenv("COMITY_CACHE", str(run / "cache"))
+        yield
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
