@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -18,19 +17,18 @@ from comity.errors import (
     DuplicateRule,
     NotFound,
     RuleError,
-    SettingsError,
-    StoreError,
     UnknownAuthority,
 )
 from comity.memory.embed import Embedder, open_embedder
 from comity.memory.index import Index, Progress
 from comity.memory.names import NameFinder
 from comity.memory.open_index import LOCAL, drop_index, open_index
+from comity.memory.open_store import index_folder, make_folder, open_store
+from comity.memory.open_store import path_of as path_of
 from comity.memory.pages import RuleFilter
 from comity.memory.patterns import check_patterns
 from comity.memory.places import Gazetteer, OwnPlace
 from comity.memory.recent import Recent
-from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Change, PlaceNames, Store, StoredRule
 from comity.memory.vectors import VectorCache
 from comity.memory.versions import due, in_force, newest_undrafted
@@ -79,6 +77,7 @@ class Memory:
         """Threads for records of decisions: while these wait for the disk, searches do not."""
         self.recent = Recent()
         self._lock = threading.Lock()
+        self._unfollow: list[Callable[[], None]] = []
         self._tenants = {DEFAULT_TENANT}  # known to be there; a tenant never goes away
         self._gazetteers: dict[str, tuple[int, Gazetteer]] = {}
         self._names: dict[str, tuple[frozenset[str], NameFinder]] = {}
@@ -97,17 +96,21 @@ class Memory:
         """Open or create the memory at a URL, with an index of `open_index`.
 
         `sqlite:///rules.db` is a file beside you, `sqlite:////var/rules.db` an absolute one, and
-        `sqlite://` lives in this process only. A local index lies beside the file, in
-        `rules.db.index`.
+        `sqlite://` lives in this process only; a local index lies beside the file, in
+        `rules.db.index`. `postgresql://USER@HOST/DATABASE` is shared by several hosts, each of
+        which has its local index in the folder of caches.
         """
-        path = path_of(url)
         embedder = open_embedder(embedder) if isinstance(embedder, str) else embedder
-        store = SqliteStore(path)
-        folder = path.with_name(path.name + ".index") if path else None
-        if folder:
-            _make(folder)
-        vectors = VectorCache(folder / "vectors.db" if folder else None)
-        opened = open_index(store, embedder, vectors, folder, index=index, token=index_token)
+        store = open_store(url)
+        try:
+            folder = index_folder(url, store)
+            if folder:
+                make_folder(folder)
+            vectors = VectorCache(folder / "vectors.db" if folder else None)
+            opened = open_index(store, embedder, vectors, folder, index=index, token=index_token)
+        except BaseException:
+            store.close()
+            raise
         return cls(store, opened, embedder, vectors, authorities=authorities, clock=clock)
 
     def __enter__(self) -> Self:
@@ -116,8 +119,17 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def follow(self) -> None:
+        """Take in the changes of other hosts as they are made, in a thread, until it is closed.
+
+        Nothing rests on it: the next question takes in all that is new. It may find it done.
+        """
+        self._unfollow.append(self.store.follow(self.index.catch_up))
+
     def close(self) -> None:
         """Release files and connections."""
+        while self._unfollow:
+            self._unfollow.pop()()
         self.recorders.shutdown()
         self.index.close()
         self.store.close()
@@ -519,37 +531,9 @@ def differences(old: Rule, new: Rule) -> list[FieldChange]:
     ]
 
 
-def path_of(url: str) -> Path | None:
-    """The file of a memory's URL; `None` for one that lives in this process.
-
-    Raises `SettingsError` for a URL of another kind.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return Path(url)
-    if scheme != "sqlite" or (rest and not rest.startswith("/") and rest != ":memory:"):
-        raise SettingsError(
-            f"memory {url!r}: only sqlite:///FILE is supported; for a file in this folder write "
-            "sqlite:///rules.db"
-        )
-    return Path(rest[1:]) if rest.strip("/") not in ("", ":memory:") else None
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{folder}, the index's folder, cannot be made ({error}): remove what stands there, or "
-            "see that you may write there"
-        ) from error
-
-
 def rebuild_index(url: str, store: Store, *, index: str = LOCAL, token: str = "") -> None:
     """Delete the index of a memory, so that the next opening makes it anew from the book."""
-    path = path_of(url)
-    folder = path.with_name(path.name + ".index") if path else None
-    drop_index(store, folder, index=index, token=token)
+    drop_index(store, index_folder(url, store), index=index, token=token)
 
 
 def _refuse_doubles(rules: Sequence[Rule]) -> None:

@@ -349,9 +349,10 @@ class PostgresStore:
             for name, hashed, whose, role, note, made, revoked in found
         ]
 
-    def follow(self, changed: Callable[[], object]) -> None:
+    def follow(self, changed: Callable[[], object]) -> Callable[[], None]:
         """As in `Store`."""
         self._followers.append(Follower(self._connections, changed))
+        return self._followers[-1].close
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:

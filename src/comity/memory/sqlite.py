@@ -412,8 +412,9 @@ class SqliteStore:
             for name, hashed, tenant, role, note, made, revoked in found
         ]
 
-    def follow(self, changed: Callable[[], object]) -> None:
+    def follow(self, changed: Callable[[], object]) -> Callable[[], None]:
         """As in `Store`: calls nothing."""
+        return lambda: None
 
     def probe(self) -> None:
         """As in `Store`, with a connection of its own, which finds the file as it is now."""

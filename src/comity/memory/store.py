@@ -221,10 +221,10 @@ class Store(Protocol):
     def revoke_key(self, key_id: str, at: datetime) -> AccessKey:
         """End a key; one that has ended stays as it is. Raises `NotFound`."""
 
-    def follow(self, changed: Callable[[], object]) -> None:
-        """Call a function soon after each revision of another process, from a thread, until closed.
+    def follow(self, changed: Callable[[], object]) -> Callable[[], None]:
+        """Call a function soon after each revision of any process, from a thread.
 
-        Nothing may rest on it. A book that is as quick to ask calls nothing.
+        Gives what ends that. Nothing may rest on it; a book that is as quick to ask calls nothing.
         """
 
     def probe(self) -> None:
