@@ -201,6 +201,8 @@ def test_what_is_put_beside_what_is_there_is_kept(cache: VectorCache) -> None:
     assert (wanted.missing, wanted.there, wanted.all) == (RULES[3:6], 1, 4)
     wanted.put(RULES[4:6], HashEmbedder(64).embed_passages(RULES[4:6]))
     wanted.put(RULES[3:4], HashEmbedder(64).embed_passages(RULES[3:4]))
+    assert cache.want(embedder, RULES[3:6]).missing == RULES[3:6]
+    wanted.keep()
     expected = HashEmbedder(64).embed_passages([*RULES[2:6], RULES[4]])
     np.testing.assert_allclose(wanted.rows(), expected, atol=1e-3)
     np.testing.assert_array_equal(cache.get(embedder, [*RULES[2:6], RULES[4]]), wanted.rows())

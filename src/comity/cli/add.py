@@ -44,6 +44,14 @@ class Stopped(ComityError):
 @click.option("--draft", is_flag=True, help="Let the model draft single rules from prose.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before rules are changed or repealed.")
+@click.option("--stream", is_flag=True, help="Add in batches, each a revision: for large files.")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Processes that embed (--stream)."
+)
+@click.option(
+    "--batch", type=click.IntRange(1), metavar="N", help="Rules of one revision (--stream: 8000)."
+)
+@click.option("--keep-going", is_flag=True, help="Leave out rows that cannot be taken (--stream).")
 @click.option("--note", "reason", default="", metavar="TEXT", help="Why, for the record.")
 @json_option
 @settings_options("memory", "tenant", "author", "embedder", "max_file_mb", "model", "base_url")
@@ -56,6 +64,10 @@ def add_command(
     draft: bool,
     dry_run: bool,
     yes: bool,
+    stream: bool,
+    workers: int | None,
+    batch: int | None,
+    keep_going: bool,
     reason: str,
     as_json: bool,
     **defaults: Any,
@@ -64,8 +76,29 @@ def add_command(
 
     What is new is added. What a file changes, or no longer has, is shown and asked for first.
     The whole import is one revision or none; the same file again changes nothing.
+
+    With --stream rules are read one by one and added in batches, each of them a revision: for JSON
+    Lines and CSV files of any size, and for folders of many documents. The same command again goes
+    on where it was stopped. Nothing is repealed for being gone from a file.
     """
     given = _defaults(defaults)
+    if stream:
+        from comity.cli.add_stream import Streaming
+
+        if draft:
+            raise click.UsageError("--draft reads whole documents: leave out --stream")
+        streaming = Streaming(
+            session,
+            yes=yes,
+            keep_going=keep_going,
+            workers=workers,
+            batch=batch,
+            as_json=as_json,
+        )
+        streaming.run(paths, given, reason, dry_run=dry_run)
+        return
+    if keep_going or workers or batch:
+        raise click.UsageError("--keep-going, --workers and --batch are for --stream")
     first = not session.has_memory()
     with session.open_memory(trial=True) as memory, _interruptible() as committed:
         if draft:
@@ -142,11 +175,7 @@ def read_documents(
 
     tenant = session.settings.tenant
     known = {stored.rule.id: stored.rule.text for stored in memory.rules(tenant=tenant)}
-    if defaults.authority and defaults.authority not in memory.authorities:
-        raise click.BadParameter(
-            f"{defaults.authority!r} is none of {', '.join(memory.authorities)}",
-            param_hint="--authority",
-        )
+    check_authority(memory, defaults)
     if defaults.place:
         defaults = defaults.model_copy(update={"place": _place(memory, tenant, defaults.place)})
     with waiting("reading the documents"):
@@ -156,6 +185,15 @@ def read_documents(
             memory.gazetteer(tenant).canonical,
             text_of=lambda rule_id: known.get(rule_id, ""),
             max_bytes=int(session.settings.max_file_mb * 1e6),
+        )
+
+
+def check_authority(memory: Memory, defaults: RuleDefaults) -> None:
+    """Raises `BadParameter` for a rank that the memory does not know."""
+    if defaults.authority and defaults.authority not in memory.authorities:
+        raise click.BadParameter(
+            f"{defaults.authority!r} is none of {', '.join(memory.authorities)}",
+            param_hint="--authority",
         )
 
 

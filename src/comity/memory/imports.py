@@ -12,7 +12,7 @@ from pydantic import Field
 from comity.errors import DuplicateRule, RuleError
 from comity.memory.index import Progress
 from comity.memory.memory import Memory, succeed
-from comity.memory.places import Gazetteer, OwnPlace
+from comity.memory.places import Canonical, Gazetteer, OwnPlace
 from comity.memory.store import PlaceNames, StoredRule
 from comity.records import Record, Rule
 
@@ -70,16 +70,16 @@ def plan_import(
     Raises `RuleError` for a rule that cannot be taken and for a document that has none of the
     rules which one of its name brought, `DuplicateRule` for one that stands twice.
     """
-    _refuse_doubles(rules)
+    refuse_doubles(rules)
     known = memory.store.places(tenant)
     new_places = tuple(place for place in places if place not in known)
     gazetteer = _with(memory.gazetteer(tenant), new_places)
     chains: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
         chains[rule.id].append(rule.model_copy(update={"tenant": tenant}))
-    imports = _imports(memory, tenant)
+    imports = imports_of(memory, tenant)
     planned = [
-        _plan_rule(memory, chain, gazetteer, imports, draft=any(map(waits, chain)))
+        plan_rule(memory, chain, gazetteer, imports, draft=any(map(waits, chain)))
         for chain in chains.values()
     ]
     added = tuple(rule for plan in planned for rule in plan.added)
@@ -135,13 +135,16 @@ def commit_import(
     return revision
 
 
-class _RulePlan(NamedTuple):
+class RulePlan(NamedTuple):
+    """What becomes of one rule."""
+
     added: list[Rule]
     changed: list[Changed]
     unchanged: int
 
 
-def _refuse_doubles(rules: Sequence[Rule]) -> None:
+def refuse_doubles(rules: Sequence[Rule]) -> None:
+    """Raises `DuplicateRule` for a rule that stands twice in one version."""
     seen: dict[tuple[str, int], Rule] = {}
     for rule in rules:
         if (first := seen.setdefault(rule.key, rule)) is not rule:
@@ -152,24 +155,27 @@ def _refuse_doubles(rules: Sequence[Rule]) -> None:
             )
 
 
-def _imports(memory: Memory, tenant: str) -> set[int]:
+def imports_of(memory: Memory, tenant: str) -> set[int]:
     """Numbers of the revisions that were not made by hand."""
     return {made.number for made in memory.store.revisions(tenant) if made.kind == "import"}
 
 
-def _plan_rule(
+def plan_rule(
     memory: Memory,
     chain: Sequence[Rule],
-    gazetteer: Gazetteer,
+    gazetteer: Canonical,
     imports: set[int],
     *,
     draft: bool,
-) -> _RulePlan:
+) -> RulePlan:
+    """What becomes of the versions that a document states of one rule; `imports` are the numbers
+    of the revisions that imports made. Raises `RuleError`.
+    """
     history = memory.store.history(chain[0].tenant, chain[0].id)
     stored = [version.rule for version in history]
     imported = [version.rule for version in history if version.revision in imports]
     incoming = [memory.checked(rule, gazetteer) for rule in sorted(chain, key=_version)]
-    plan, unchanged = _RulePlan([], [], 0), 0
+    plan, unchanged = RulePlan([], [], 0), 0
     last = stored[-1] if stored else None
     for rule in incoming:
         there = _counterpart(rule, incoming, imported, stored)

@@ -27,7 +27,7 @@ from comity.memory.open_store import index_folder, make_folder, open_store
 from comity.memory.open_store import path_of as path_of
 from comity.memory.pages import RuleFilter
 from comity.memory.patterns import check_patterns
-from comity.memory.places import Gazetteer, OwnPlace
+from comity.memory.places import Canonical, Gazetteer, OwnPlace
 from comity.memory.recent import Recent
 from comity.memory.store import Change, PlaceNames, Store, StoredRule
 from comity.memory.vectors import VectorCache
@@ -260,7 +260,7 @@ class Memory:
 
     # Writing
 
-    def checked(self, rule: Rule, gazetteer: Gazetteer | None = None) -> Rule:
+    def checked(self, rule: Rule, gazetteer: Canonical | None = None) -> Rule:
         """The rule with its place in canonical form.
 
         Raises `UnknownPlace` or `UnknownAuthority`, with a suggestion, and `RuleError` for a

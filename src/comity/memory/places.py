@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import Field
 
@@ -45,6 +46,14 @@ class OwnPlace(Record):
         pattern=f"^(?:{CODE.pattern})$", description="Where it is: `XA`, `XA-N/Holm`."
     )
     names: Labels = Field((), description="What it is called, in any language; the first is shown.")
+
+
+class Canonical(Protocol):
+    """Knows the codes of places."""
+
+    def canonical(self, name_or_code: str) -> str:
+        """The code of a place given by a code or a name. Raises `UnknownPlace`."""
+        ...
 
 
 class Gazetteer:

@@ -99,6 +99,7 @@ class VectorCache:
         for start in range(0, len(wanted.missing), self._batch_size):
             batch = wanted.missing[start : start + self._batch_size]
             wanted.put(batch, embedder.embed_passages(batch))
+            wanted.keep()
             if progress is not None:
                 progress(wanted.there, wanted.all)
         return wanted.rows()
@@ -165,7 +166,7 @@ class VectorCache:
 class Wanted:
     """The vectors of some texts: those that the cache has, and those that are put here.
 
-    What is put is kept in the cache at once, in one transaction a call.
+    What is put goes into the cache when `keep` is called, in one transaction.
     """
 
     def __init__(self, cache: VectorCache, embedder: Embedder, texts: Sequence[str]) -> None:
@@ -183,6 +184,7 @@ class Wanted:
         ]
         """Each text once that has no vector in the cache, or no sound one."""
         self.all = len(self._places)
+        self._put: list[bytes] = []
         self.there = len(known)
 
     def _take(self, stored: dict[bytes, object]) -> set[int]:
@@ -197,13 +199,19 @@ class Wanted:
         return set(places.tolist())
 
     def put(self, texts: Sequence[str], vectors: NDArray[np.floating]) -> None:
-        """Keep the vectors of some of the texts: (n, dimension), unit length."""
-        # rounded here too, so that the first answer equals the ones that come from the file
-        rounded = vectors.astype(np.float16)
+        """Take the vectors of some of the texts: (n, dimension), unit length."""
         keys = [_key(text) for text in texts]
-        self._cache._write(self._embedder, keys, rounded)
-        self._rows[[self._places[key] for key in keys]] = rounded
+        # rounded here too, so that the first answer equals the ones that come from the file
+        self._rows[[self._places[key] for key in keys]] = vectors
+        self._put += keys
         self.there += len(texts)
+
+    def keep(self) -> None:
+        """Write what was put since the last time."""
+        if self._put:
+            rows = self._rows[[self._places[key] for key in self._put]]
+            self._cache._write(self._embedder, self._put, rows)
+            self._put = []
 
     def rows(self) -> NDArray[np.float32]:
         """All vectors: (n, dimension), L2-normalised, in the order of the texts."""

@@ -1,0 +1,227 @@
+"""`comity add --stream`: files of any size, in batches, each a revision of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comity.cli.output import note, progress_bar, say, say_json
+from comity.cli.session import Session
+from comity.errors import ComityError, DocumentError, RuleError
+
+if TYPE_CHECKING:
+    from comity.documents.extract import Files
+    from comity.documents.fields import RuleDefaults
+    from comity.documents.stream import FileStream
+    from comity.memory.bulk import BulkReport, EmbeddingWorkers
+    from comity.memory.imports import Changed
+    from comity.memory.memory import Memory
+
+_TOLD = 20
+
+
+class Streaming:
+    """One call of `comity add --stream`."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        yes: bool,
+        keep_going: bool,
+        workers: int | None,
+        batch: int | None,
+        as_json: bool,
+    ) -> None:
+        self._session = session
+        self._yes = yes
+        self._keep_going = keep_going
+        self._workers = workers
+        self._batch = batch
+        self._as_json = as_json
+        self._left_out: list[str] = []
+        self._left = 0
+        self._revisions: list[int] = []
+
+    def run(
+        self, paths: Sequence[Path], defaults: RuleDefaults, reason: str, *, dry_run: bool
+    ) -> None:
+        """Add what the files hold. Raises what ended it, having said what is in."""
+        from comity.documents.extract import find_files
+
+        found = find_files(paths)
+        with self._session.open_memory(create=not dry_run, trial=dry_run) as memory:
+            if dry_run:
+                self._check(memory, self._stream(memory, found, defaults))
+                return
+            self._define_places(memory, found)
+            stream = self._stream(memory, found, defaults)
+            with self._told(), ExitStack() as stack:
+                report = self._add(memory, stream, reason or _names(found), stack)
+        self._say(report)
+
+    def _stream(self, memory: Memory, found: Files, defaults: RuleDefaults) -> FileStream:
+        from comity.cli.add import check_authority
+        from comity.documents.stream import FileStream
+
+        tenant = self._session.settings.tenant
+        place_of = memory.gazetteer(tenant).canonical
+        check_authority(memory, defaults)
+        if defaults.place:
+            defaults = defaults.model_copy(update={"place": place_of(defaults.place)})
+
+        def text_of(rule_id: str) -> str:
+            versions = memory.store.history(tenant, rule_id)
+            return versions[-1].rule.text if versions else ""
+
+        return FileStream(
+            found,
+            defaults,
+            place_of,
+            tenant=tenant,
+            text_of=text_of,
+            max_bytes=int(self._session.settings.max_file_mb * 1e6),
+            left_out=self._leave_out if self._keep_going else None,
+        )
+
+    def _define_places(self, memory: Memory, found: Files) -> None:
+        from comity.memory.store import PlaceNames
+
+        settings = self._session.settings
+        places = [PlaceNames(code=place.code, names=place.names) for place in found.places]
+        if places:
+            memory.define_places(places, tenant=settings.tenant, author=settings.author)
+
+    def _add(self, memory: Memory, stream: FileStream, reason: str, stack: ExitStack) -> BulkReport:
+        from comity.memory.bulk import BATCH, bulk_import
+        from comity.memory.marks import last_mark
+
+        tenant = self._session.settings.tenant
+        mark = last_mark(memory.store, tenant, stream.name)
+        if mark and stream.resume(mark):
+            note(f"the first {mark.rows:,} rows are in from before: it goes on behind them")
+        workers = self._open_workers(stack)
+        with progress_bar("adding") as progress:
+            return bulk_import(
+                memory,
+                stream,
+                tenant=tenant,
+                workers=workers,
+                batch=self._batch or BATCH,
+                author=self._session.settings.author,
+                note=reason,
+                progress=progress,
+                committed=self._revisions.append,
+                confirm=self._confirm,
+                left_out=self._leave_out if self._keep_going else None,
+            )
+
+    def _open_workers(self, stack: ExitStack) -> EmbeddingWorkers | None:
+        from comity.memory.embed_worker import embedding
+        from comity.workers import ProcessWorkers, processors
+
+        settings = self._session.settings
+        # the fake costs less than handing its texts to another process
+        count = self._workers or (1 if settings.embedder == "hash" else processors())
+        if count == 1:
+            return None
+        make = embedding(
+            settings.embedder,
+            base_url=settings.base_url or None,
+            api_key=settings.api_key.get_secret_value() or None,
+        )
+        return stack.enter_context(ProcessWorkers(make, count))
+
+    def _check(self, memory: Memory, stream: FileStream) -> None:
+        """A dry run: everything is read and checked, and nothing compared or changed."""
+        from comity.memory.places import Gazetteer, OwnPlace
+
+        known = memory.gazetteer(self._session.settings.tenant)
+        own = [OwnPlace(code=place.code, names=place.names) for place in stream.places]
+        gazetteer: Gazetteer = known.with_own(own) if own else known
+        taken = 0
+        for rule in stream:
+            try:
+                memory.checked(rule, gazetteer)
+                taken += 1
+            except RuleError as error:
+                if not self._keep_going:
+                    raise type(error)(f"{stream.where()}: {error}") from error
+                self._leave_out(error)
+        if self._as_json:
+            say_json({"taken": taken, "left_out": self._left, "committed": False})
+        else:
+            say(f"{taken:,} rows can be taken; nothing was added")
+        self._end()
+
+    def _confirm(self, changed: Sequence[Changed]) -> None:
+        from comity.cli.add import Refused
+
+        if not self._yes:
+            names = ", ".join(change.new.id for change in changed[:3])
+            raise Refused(
+                f"{len(changed)} rules of the next batch differ from what the memory holds "
+                f"({names}, …): add --yes to give such rules their next versions"
+            )
+
+    def _leave_out(self, error: ComityError) -> None:
+        self._left += 1
+        if self._left <= _TOLD:
+            self._left_out.append(str(error))
+            note(f"left out: {error}")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what is in, where something ends the stream."""
+        from comity.cli.add import Stopped
+
+        try:
+            yield
+        except ComityError:
+            note(self._so_far())
+            raise
+        except (KeyboardInterrupt, click.Abort) as stop:
+            raise Stopped(f"stopped. {self._so_far()}") from stop
+
+    def _so_far(self) -> str:
+        again = "the vectors made so far are kept; the same command again goes on"
+        if not self._revisions:
+            return f"nothing was added; {again} from there"
+        first, last = self._revisions[0], self._revisions[-1]
+        which = f"revision {first}" if first == last else f"revisions {first} to {last}"
+        return f"the batches before are in, as {which}, and whole; {again} behind them"
+
+    def _say(self, report: BulkReport) -> None:
+        left_out = self._left
+        if self._as_json:
+            said: dict[str, Any] = report.model_dump() | {"left_out": left_out, "committed": True}
+            say_json(said)
+        else:
+            parts = [f"{report.added:,} rules added"]
+            parts += [f"{report.changed:,} changed"] if report.changed else []
+            parts += [f"{report.unchanged:,} there already"] if report.unchanged else []
+            parts += [f"{left_out:,} rows left out"] if left_out else []
+            say(f"{', '.join(parts)}, in {report.revisions} revisions")
+        self._end()
+
+    def _end(self) -> None:
+        if self._left:
+            raise RowsLeftOut(
+                f"{self._left:,} rows could not be taken and were left out, the first of them: "
+                f"{self._left_out[0]}"
+            )
+
+
+class RowsLeftOut(ComityError):
+    """All was added but some rows, as `--keep-going` asks."""
+
+    exit_code = DocumentError.exit_code
+
+
+def _names(found: Files) -> str:
+    names = [file.name for file in found.files]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,43 @@
+"""Marks of progress: how far a stream has come, in the notes of the revisions it made."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from comity.memory.store import Store
+
+_MARK = re.compile(r"\[stream ([0-9a-f]{16}): (\d+) rows, (\d+) bytes, sha256 ([0-9a-f]{64})\]$")
+
+
+class Mark(NamedTuple):
+    """How far a stream has come."""
+
+    stream: str
+    """16 hex digits: which files, read with which settings."""
+    rows: int
+    """Rows that were read, those included that were left out."""
+    bytes: int
+    """Bytes of the files, read in their order, in which these rows stand."""
+    sha256: str
+    """Over the stream's name and these bytes."""
+
+    def __str__(self) -> str:
+        return f"[stream {self.stream}: {self.rows} rows, {self.bytes} bytes, sha256 {self.sha256}]"
+
+
+def last_mark(store: Store, tenant: str, stream: str) -> Mark | None:
+    """How far a stream came, if every import since then was of streams.
+
+    Behind another import the memory may hold something else than the stream left: then there is
+    no mark, and a stream begins at its first row and compares.
+    """
+    for revision in reversed(store.revisions(tenant)):
+        if revision.kind != "import":
+            continue
+        found = _MARK.search(revision.note)
+        if found is None:
+            return None
+        if found[1] == stream:
+            return Mark(found[1], int(found[2]), int(found[3]), found[4])
+    return None
