@@ -72,7 +72,8 @@ class MilvusIndex:
         self._lock = threading.RLock()
         self._labels: dict[str, tuple[int, frozenset[str]]] = {}
         self._revision = 0
-        self._collection = self._open()
+        self.collection = self._open()
+        """The one that is searched; another one once this one was dropped."""
 
     def _open(self) -> MilvusCollection:
         with self._turn():
@@ -152,19 +153,19 @@ class MilvusIndex:
 
     def _ask(self, ask: Callable[[MilvusCollection], _T]) -> _T:
         """What the collection answers; one that was dropped is made and filled anew first."""
-        collection = self._collection
+        collection = self.collection
         try:
             return ask(collection)
         except CollectionReleased:
             collection.load()
         except CollectionGone as gone:
             with self._lock:
-                if self._collection is collection:
+                if self.collection is collection:
                     _LOG.warning("%s", gone)
                     collection = self._open()
                     self._revision = self._follow(collection)
-                    self._collection = collection  # not before: nobody searches half of it
-        return ask(self._collection)
+                    self.collection = collection  # not before: nobody searches half of it
+        return ask(self.collection)
 
     def admit(self, scope: Scope) -> MilvusScope:
         """As in `Index`."""

@@ -75,6 +75,8 @@ class MilvusCollection:
         self._where = f"the index {name} in {where}"
         self._dimension = dimension
         self._searching = dict(searching)
+        self.page = MOST_FOUND
+        """Entries to an answer, where all are asked for."""
 
     def load(self) -> None:
         """Have the server take the collection into its memory."""
@@ -134,11 +136,11 @@ class MilvusCollection:
     def _entries(self, expression: str, field: str) -> list[Mapping[str, Any]]:
         asked = {"filter": expression, "output_fields": [field], "consistency_level": "Strong"}
         with told(self._where):
-            found = self._client.query(self.name, limit=MOST_FOUND, timeout=SECONDS, **asked)
-            if len(found) < MOST_FOUND:
+            found = self._client.query(self.name, limit=self.page, timeout=SECONDS, **asked)
+            if len(found) < self.page:
                 return list(found)
             everything: list[Mapping[str, Any]] = []
-            pages = self._client.query_iterator(self.name, batch_size=MOST_FOUND, **asked)
+            pages = self._client.query_iterator(self.name, batch_size=self.page, **asked)
             while page := pages.next():
                 everything.extend(page)
             pages.close()

@@ -43,7 +43,7 @@ def address_of(index: str) -> Address:
     url = urlsplit(index.removeprefix(KIND))
     if url.scheme not in ("http", "https") or not url.hostname or url.fragment or url.username:
         raise SettingsError(
-            f"index {index!r}: write milvus:http://HOST:19530, and the token as COMITY_INDEX_TOKEN"
+            "index milvus:…: write milvus:http://HOST:19530, and the token as COMITY_INDEX_TOKEN"
         )
     given = dict(parse_qsl(url.query, keep_blank_values=True))
     collection, database = given.pop("collection", ""), url.path.strip("/")
