@@ -35,7 +35,9 @@ class Settings(Record):
     """What the command line and the gateway run with."""
 
     memory: str = Field(
-        "sqlite:///comity.db", min_length=1, description="URL of the memory: `sqlite:///FILE`."
+        "sqlite:///comity.db",
+        min_length=1,
+        description="URL of the memory: `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`.",
     )
     tenant: str = Field(DEFAULT_TENANT, min_length=1, description="Whose rules are meant.")
     place: str = Field(

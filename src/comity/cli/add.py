@@ -139,7 +139,7 @@ def init_command(session: Session, as_json: bool) -> None:
         held = len(memory.rules(tenant=tenant))
         if held:
             raise Refused(
-                f"{session.settings.memory} has {held} rules already, and was not touched: choose "
+                f"{session.memory_shown} has {held} rules already, and was not touched: choose "
                 "another --memory for the sample rules"
             )
         extraction = read_documents(session, memory, [sample_folder()], RuleDefaults())
@@ -149,7 +149,7 @@ def init_command(session: Session, as_json: bool) -> None:
             say_json(plan_as_json(plan, extraction, revision, committed=True))
         else:
             announce(extraction)
-            note(f"{session.settings.memory} holds the sample rules, as revision {revision}")
+            note(f"{session.memory_shown} holds the sample rules, as revision {revision}")
             note('try: comity ask "Until what hour may a bar play music in Tidewick?"')
 
 

@@ -254,7 +254,7 @@ def _plan(
         endpoint=without_credentials(model.base_url) if isinstance(model, OpenAIModel) else "",
         modes=modes,
         exams=tuple(taken),
-        memory=session.settings.memory if memory else "",
+        memory=session.memory_shown if memory else "",
         revision=memory.revision if memory else None,
         embedder=memory.embedder.id if memory else "",
         place=session.settings.place,

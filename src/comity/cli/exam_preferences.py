@@ -224,7 +224,7 @@ def _plan(
         rule_cases_asked=asked_digest(rule_cases),
         words=dict(words_by_mode(rule_cases=bool(rule_cases))),
         questions=(),
-        memory=session.settings.memory,
+        memory=session.memory_shown,
         revision=examinee.memory.revision,
         options=plain | {"samples": examinee.samples, "strength": examinee.strength},
         prompts=tuple(prefer_version(language) for language in ("en", "zh")),

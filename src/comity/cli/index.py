@@ -42,12 +42,11 @@ def rebuild_command(session: Session) -> None:
 @pass_session
 def info_command(session: Session, as_json: bool) -> None:
     """Say what the index on disk was built from."""
-    from comity.memory.memory import path_of
+    from comity.memory.open_store import index_folder
 
     with session.open_book() as memory:
         revision = memory.revision
-    path = path_of(session.settings.memory)
-    folder = path.with_name(path.name + ".index") if path else None
+        folder = index_folder(session.settings.memory, memory.store)
     info = {"memory_revision": revision} | (_snapshot(folder) if folder else {})
     if as_json:
         say_json(info)

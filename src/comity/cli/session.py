@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from comity.settings import Loaded, Settings
 
 _OPTIONS: dict[str, tuple[str, str]] = {
-    "memory": ("URL", "The memory: sqlite:///rules.db, or a file's name."),
+    "memory": (
+        "URL",
+        "The memory: sqlite:///rules.db, a file's name, or postgresql://USER@HOST/DATABASE.",
+    ),
     "tenant": ("NAME", "Whose rules are meant."),
     "author": ("NAME", "Who makes the change."),
     "model": ("NAME", "Chat model: local, openai:MODEL or scripted."),
@@ -97,13 +100,13 @@ class Session:
         """The memory for reading its book of record only: opens no index and no embedder."""
         from comity.memory.embed import HashEmbedder
         from comity.memory.index import LocalIndex
-        from comity.memory.memory import Memory, path_of
-        from comity.memory.sqlite import SqliteStore
+        from comity.memory.memory import Memory
+        from comity.memory.open_store import open_store
         from comity.memory.vectors import VectorCache
 
         self._check_memory_is_there()
         store, embedder, vectors = (
-            SqliteStore(path_of(self.settings.memory)),
+            open_store(self.settings.memory),
             HashEmbedder(1),
             VectorCache(),
         )
@@ -133,23 +136,29 @@ class Session:
 
     def has_memory(self) -> bool:
         """Whether the memory's file is there, whatever it holds."""
-        from comity.memory.memory import path_of
+        from comity.memory.open_store import is_there
 
-        path = path_of(self.settings.memory)
-        return path is None or path.exists()
+        return is_there(self.settings.memory)
 
     def _check_memory_is_there(self) -> None:
         if not self.has_memory():
             raise NotFound(
-                f"there is no memory at {self.settings.memory}: make one with `comity add FILE`, "
+                f"there is no memory at {self.memory_shown}: make one with `comity add FILE`, "
                 "or with `comity init` from the sample rules, or name another with --memory"
             )
 
     def _not_empty(self, memory: Memory) -> Memory:
         if memory.revision == 0:
             memory.close()
-            raise NotFound(f"{self.settings.memory} holds no rules yet: comity add FILE")
+            raise NotFound(f"{self.memory_shown} holds no rules yet: comity add FILE")
         return memory
+
+    @property
+    def memory_shown(self) -> str:
+        """The URL of the memory as it may be told: without a password."""
+        from comity.memory.open_store import shown
+
+        return shown(self.settings.memory)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -23,7 +23,8 @@ from comity.evaluation.run import names_gold, prepared, sample
 from comity.evaluation.runs import MODES, Mode
 from comity.evaluation.score import wilson
 from comity.memory.embed import open_embedder
-from comity.memory.memory import Memory, path_of
+from comity.memory.memory import Memory
+from comity.memory.open_store import is_there, shown
 from comity.models.chat import estimate_tokens
 from comity.models.openai import first_token_scores
 from comity.settings import Settings, load_settings
@@ -176,13 +177,14 @@ def _exam_task(file: Path, mode: Mode, settings: Settings, logprobs: bool) -> Ta
 
 def _open_memory(settings: Settings, mode: Mode) -> Memory | None:
     """The memory, open as long as the task lives; None where the mode does without."""
-    path = path_of(settings.memory)
-    there = path is None or path.exists()
-    if mode == "base" or (mode == "oracle" and not there):
+    if mode == "base":
+        return None
+    there, at = is_there(settings.memory), shown(settings.memory)
+    if mode == "oracle" and not there:
         return None
     if not there:
         raise NotFound(
-            f"mode {mode} needs a memory, and there is none at {settings.memory}: name it with "
+            f"mode {mode} needs a memory, and there is none at {at}: name it with "
             "-T memory=sqlite:///FILE or the variable COMITY_MEMORY, or make one with `comity add`"
         )
     embedder = open_embedder(
@@ -198,7 +200,7 @@ def _open_memory(settings: Settings, mode: Mode) -> Memory | None:
     )
     if memory.revision == 0:
         memory.close()
-        raise NotFound(f"{settings.memory} holds no rules yet: comity add FILE")
+        raise NotFound(f"{at} holds no rules yet: comity add FILE")
     return memory
 
 
@@ -243,7 +245,7 @@ def _about(
         "exam": read.name,
         "exam_sha256": read.sha256,
         "mode": mode,
-        "memory": settings.memory if memory else None,
+        "memory": shown(settings.memory) if memory else None,
         "revision": memory.revision if memory else None,
         "place": settings.place,
         "tenant": settings.tenant,

@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from comity.errors import ComityError, SettingsError
-from comity.memory.memory import path_of
+from comity.memory.open_store import lives_here_only
 from comity.serving.shared_folder import shared_folder
 from comity.serving.worker import AFTER_GRACE, ENDING, LIMITS, METRICS, Failed, Ready, Worker, work
 
@@ -39,7 +39,7 @@ def check_several(worker: Worker, count: int) -> None:
     """Raises `SettingsError` for what several workers cannot do."""
     if sys.platform == "win32":
         raise SettingsError("--workers: several workers need Linux or macOS")
-    if path_of(worker.settings.memory) is None:
+    if lives_here_only(worker.settings.memory):
         raise SettingsError(
             f"--workers {count}: the memory {worker.settings.memory} lives in one process only: "
             "give a file, such as --memory sqlite:///rules.db"

@@ -61,7 +61,8 @@ class Worker(Record):
         A memory that has gone since the gateway began is an error, and never a new, empty one.
         """
         from comity.memory.embed import open_embedder
-        from comity.memory.memory import Memory, path_of
+        from comity.memory.memory import Memory
+        from comity.memory.open_store import is_there, shown
         from comity.serving.app import create_app
         from comity.serving.ledger import FolderLedger
 
@@ -75,9 +76,9 @@ class Worker(Record):
             base_url=settings.base_url or None,
             api_key=settings.api_key.get_secret_value() or None,
         )
-        path = path_of(settings.memory)
-        if path is not None and not path.exists():
-            raise NotFound(f"there is no memory at {settings.memory} any more: put it back")
+        if not is_there(settings.memory):
+            gone = shown(settings.memory)
+            raise NotFound(f"there is no memory at {gone} any more: put it back")
         with Memory.open(
             settings.memory,
             embedder=embedder,
@@ -85,6 +86,7 @@ class Worker(Record):
             index_token=settings.index_token.get_secret_value(),
         ) as memory:
             memory.index.catch_up()
+            memory.follow()
             yield create_app(
                 memory,
                 self.gateway,
