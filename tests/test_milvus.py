@@ -22,6 +22,7 @@ from comity.memory.sqlite import SqliteStore
 from comity.memory.vectors import VectorCache
 from comity.records import Rule, Scope
 from comity.retrieval.search import search
+from comity_command import Command
 from contracts.index import *  # noqa: F403 - the contract's tests
 from contracts.index import Indexed
 
@@ -255,6 +256,23 @@ def test_a_memory_is_searched_in_milvus_as_it_is_here(milvus: Running, tmp_path:
                 answers.append((found.revision, sorted(r.key for r in found.candidates)))
     assert answers[:3] == answers[3:]
     rebuild_index(url, memory_book(url), index=milvus.address)
+
+
+def test_the_command_line_searches_describes_and_rebuilds(milvus: Running, tmp_path: Path) -> None:
+    comity = Command(tmp_path)
+    with Memory.open(comity.environ["COMITY_MEMORY"], embedder="hash") as memory:
+        memory.add(Rule(id="a", text="dogs must be on a leash"))
+        embedder = memory.embedder.id
+    comity.environ["COMITY_INDEX"] = milvus.address
+
+    assert comity.json("index", "info") == {"memory_revision": 1}
+    assert [hit["id"] for hit in comity.json("search", "dogs")] == ["a"]
+    first = comity.json("index", "info")
+    assert (first["index_revision"], first["embedder"]) == (1, embedder)
+    comity.done("index", "rebuild")
+    again = comity.json("index", "info")
+    assert again["index_revision"] == 1
+    assert again["collection"] != first["collection"]
 
 
 def memory_book(url: str) -> SqliteStore:

@@ -227,7 +227,7 @@ def test_an_address_names_server_database_collection_and_index() -> None:
     assert address_of("milvus:http://host:19530") == Address("http://host:19530")
     full = "milvus:https://host/laws?collection=rules&vectors=HNSW&M=16&ef=128"
     assert address_of(full) == Address(
-        "https://host", "laws", "rules", "HNSW", (("M", "16"),), (("ef", "128"),)
+        "https://host", "laws", "rules", "HNSW", (("M", 16),), (("ef", 128),)
     )
 
 

@@ -38,22 +38,29 @@ def rebuild_command(session: Session) -> None:
 
 @index_group.command("info")
 @json_option
-@settings_options("memory")
+@settings_options("memory", "index")
 @pass_session
 def info_command(session: Session, as_json: bool) -> None:
-    """Say what the index on disk was built from."""
+    """Say what the index was built from."""
+    from comity.memory.open_index import LOCAL, described_in_milvus
     from comity.memory.open_store import index_folder
 
+    settings = session.settings
     with session.open_book() as memory:
         revision = memory.revision
-        folder = index_folder(session.settings.memory, memory.store)
-    info = {"memory_revision": revision} | (_snapshot(folder) if folder else {})
+        if settings.index == LOCAL:
+            folder = index_folder(settings.memory, memory.store)
+            built = _snapshot(folder) if folder else {}
+        else:
+            token = settings.index_token.get_secret_value()
+            built = described_in_milvus(memory.store, settings.index, token)
+    info = {"memory_revision": revision} | built
     if as_json:
         say_json(info)
         return
     say_fields([(name.replace("_", " "), str(value)) for name, value in info.items()])
     if "index_revision" not in info:
-        note("there is no snapshot yet: the next search, or `comity index rebuild`, makes one")
+        note("there is none yet: the next search, or `comity index rebuild`, makes one")
 
 
 def _snapshot(folder: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class MilvusCollection:
     """
 
     def __init__(
-        self, client: Any, name: str, where: str, dimension: int, searching: Mapping[str, str]
+        self, client: Any, name: str, where: str, dimension: int, searching: Mapping[str, int | str]
     ) -> None:
         """One that is there. `searching` are parameters of the search by vectors."""
         self.name = name

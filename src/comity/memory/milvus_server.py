@@ -31,8 +31,8 @@ class Address(NamedTuple):
     """Empty: named after the memory."""
     vectors: str = ""
     """Milvus's name of an index type; empty: what suits the server."""
-    building: tuple[tuple[str, str], ...] = ()
-    searching: tuple[tuple[str, str], ...] = ()
+    building: tuple[tuple[str, int | str], ...] = ()
+    searching: tuple[tuple[str, int | str], ...] = ()
 
 
 def address_of(index: str) -> Address:
@@ -55,13 +55,14 @@ def address_of(index: str) -> Address:
             f"index {index!r}: {wrong[0]!r} is no name that Milvus takes (letters, digits, _)"
         )
     vectors = given.pop("vectors", "")
+    parameters = [(key, int(v) if v.isdecimal() else v) for key, v in given.items()]
     return Address(
         server=f"{url.scheme}://{url.netloc}",
         database=database,
         collection=collection,
         vectors=vectors,
-        building=tuple(item for item in given.items() if item[0] not in _SEARCHING),
-        searching=tuple(item for item in given.items() if item[0] in _SEARCHING),
+        building=tuple(item for item in parameters if item[0] not in _SEARCHING),
+        searching=tuple(item for item in parameters if item[0] in _SEARCHING),
     )
 
 
@@ -101,6 +102,21 @@ class MilvusServer:
         )
         collection.load()
         return collection
+
+    def described(self, memory: str) -> dict[str, Any]:
+        """What the index of a memory was built from; empty where there is none."""
+        with told(self._where):
+            for name in self._names(memory):
+                properties = self._client.describe_collection(name)["properties"]
+                collection = MilvusCollection(self._client, name, self._where, 1, {})
+                collection.load()
+                return {
+                    "index_revision": collection.mark().revision,
+                    "embedder": properties.get("comity.embedder", ""),
+                    "collection": name,
+                    "server": self.address.server,
+                }
+        return {}
 
     def drop(self, memory: str) -> None:
         """Delete the collection of a memory; harmless where there is none."""

@@ -47,6 +47,15 @@ def open_index(
         raise
 
 
+def described_in_milvus(store: Store, index: str, token: str) -> dict[str, Any]:
+    """What the index of a book in Milvus was built from; empty where there is none."""
+    server = _server(index, token)
+    try:
+        return server.described(store.identity())
+    finally:
+        server.close()
+
+
 def drop_index(store: Store, folder: Path | None, *, index: str = LOCAL, token: str = "") -> None:
     """Delete the index of a book, so that the next opening makes it anew."""
     if index == LOCAL:
@@ -54,9 +63,11 @@ def drop_index(store: Store, folder: Path | None, *, index: str = LOCAL, token: 
             remove_index(folder)
         return
     server = _server(index, token)
-    with _turn(store, index)():
-        server.drop(store.identity())
-    server.close()
+    try:
+        with _turn(store, index)():
+            server.drop(store.identity())
+    finally:
+        server.close()
 
 
 def _server(index: str, token: str) -> MilvusServer:
