@@ -11,6 +11,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def words(text: str) -> list[str]:
     for match in _RUN.finditer(folded(text)):
         run = match[0]
         if match.lastgroup and len(run) > 1:
-            terms.extend(run[i : i + 2] for i in range(len(run) - 1))
+            terms.extend(map(add, run, run[1:]))
         else:
             terms.append(run)
     return terms
