@@ -7,8 +7,9 @@ from it. What a memory is made from it is compared with it row by row.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +29,14 @@ from comity.memory.backup import (
     sha256_of,
     write_tables,
 )
-from comity.memory.backup_sqlite import filling_sqlite, name_anew, reading_sqlite
+from comity.memory.backup_sqlite import filling_sqlite, name, reading_sqlite
 from comity.memory.backup_tables import Source
 from comity.memory.embed import HashEmbedder
 from comity.memory.index import LocalIndex
-from comity.memory.memory import Clock, Memory, path_of
-from comity.memory.new_file import new_file, refuse_taken
+from comity.memory.memory import Clock, Memory
+from comity.memory.migrations import MIGRATIONS
+from comity.memory.new_file import new_file, refuse_taken, scratch_file
+from comity.memory.open_store import in_postgres, path_of
 from comity.memory.sqlite import SqliteStore
 from comity.memory.vectors import VectorCache
 from comity.records import Erasure
@@ -124,31 +127,58 @@ def restore(
     backup are made again before anybody can see it; decisions that it does not have are passed
     over. Raises what `check` raises, `TargetTaken`, and `StoreError` and its kin.
     """
-    path = _file_of(url)
-    refuse_taken(path)
+    path = None if in_postgres(url) else _file_of(url)
+    if path:
+        refuse_taken(path)
     backup = check(file, although_broken=although_broken)
-    with new_file(path) as part:
-        erased = _fill_sqlite(part, backup, erasures, clock)
-        identity = backup.manifest.memory if as_original else name_anew(part)
+    identity = backup.manifest.memory if as_original else secrets.token_hex(16)
+    if path:
+        with new_file(path) as part:
+            erased = _fill_file(part, backup, erasures, clock)
+            name(part, identity)
+    else:
+        erased = _fill_database(url, backup, erasures, clock, identity)
     return Restored(backup.manifest, identity, erased)
 
 
-def _fill_sqlite(
+def _fill_file(
     part: Path, backup: Backup, erasures: Sequence[Erasure], clock: Clock
 ) -> tuple[str, ...]:
     with filling_sqlite(part, backup.format, backup.tables) as book:
-        fill(book, backup, backup.tables)
+        fill(book, backup)
     return _erased_again(part, erasures, clock) if erasures else ()
 
 
+def _fill_database(
+    url: str, backup: Backup, erasures: Sequence[Erasure], clock: Clock, identity: str
+) -> tuple[str, ...]:
+    """What is older than today's tables, or is to be erased again, goes through a file first."""
+    from comity.memory.backup_postgres import filling_postgres
+
+    erased: tuple[str, ...] = ()
+    with ExitStack() as stack:
+        source: Source = backup
+        if erasures or backup.format < len(MIGRATIONS):
+            part = stack.enter_context(scratch_file(backup.file))
+            erased = _fill_file(part, backup, erasures, clock)
+            source = stack.enter_context(reading_sqlite(part))
+        with filling_postgres(url, identity=identity) as book:
+            fill(book, source)
+    return erased
+
+
 def _reading(url: str) -> AbstractContextManager[Source]:
+    if in_postgres(url):
+        from comity.memory.backup_postgres import reading_postgres
+
+        return reading_postgres(url)
     return reading_sqlite(_file_of(url))
 
 
 def _file_of(url: str) -> Path:
     path = path_of(url)
     if path is None:
-        raise SettingsError(f"memory {url!r} lives in one process only: name one in a file")
+        raise SettingsError(f"memory {url!r} lives in one process only: name a file, or a database")
     return path
 
 

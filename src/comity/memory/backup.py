@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -259,9 +259,9 @@ class _Joined:
         return self._texts.next is not None or self._erased.next is not None
 
 
-def fill(target: Target, source: Source, tables: Sequence[Table]) -> None:
+def fill(target: Target, source: Source) -> None:
     """Copy all rows, then read them from the target and compare. Raises `MemoryDamaged`."""
-    for table in tables:
+    for table in source.tables:
         passing = _Passing(table, source.rows(table))
         target.insert(table, passing)
         if digest(table, target.rows(table)) != passing.told():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,15 +112,13 @@ def _refuse_damaged(connection: apsw.Connection, path: Path) -> None:
         raise MemoryDamaged(f"{path} is damaged ({what}): restore it from an older backup")
 
 
-def name_anew(path: Path) -> str:
-    """Give a book that nobody has open an identity that no other has, and tell it."""
+def name(path: Path, identity: str) -> None:
+    """Give a book that nobody has open an identity."""
     import apsw
 
-    identity = secrets.token_hex(16)
     with translated(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.execute("UPDATE identity SET value = ?", (identity,))
         finally:
             connection.close()
-    return identity

@@ -25,19 +25,35 @@ class TargetTaken(ComityError):
 def new_file(target: Path) -> Iterator[Path]:
     """A file to be filled in the block, which becomes `target` when the block ends well.
 
-    It lies beside the target, under a name that says that it is a part, readable by its owner
-    alone, and is synced to disk before it has the target's name. Parts that killed processes
-    left in the folder are removed. Raises `TargetTaken`, `MemoryFull` or `StoreError`.
+    Until then it is a `scratch_file`; it is synced to disk before it has the target's name.
+    Raises `TargetTaken`, `MemoryFull` or `StoreError`.
     """
     refuse_taken(target)
+    with _part_of(target) as (part, descriptor):
+        yield part
+        os.fsync(descriptor)
+        _name(part, target)
+
+
+@contextmanager
+def scratch_file(beside: Path) -> Iterator[Path]:
+    """An empty file for the block, beside another one, and readable by its owner alone.
+
+    Its name says that it is a part. Where a process is killed it stays, until the next file is
+    made in that folder. Raises `MemoryFull` or `StoreError`.
+    """
+    with _part_of(beside) as (part, _):
+        yield part
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[tuple[Path, int]]:
     with _told(target):
         _sweep(target.parent)
         part = target.with_name(f".{target.name}{_SUFFIX}")
         descriptor = _begun(part, target)
         try:
-            yield part
-            os.fsync(descriptor)
-            _name(part, target)
+            yield part, descriptor
         finally:
             _remove(part)
             os.close(descriptor)
