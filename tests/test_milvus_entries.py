@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +254,10 @@ def test_names_that_differ_in_case_are_one_audience_and_two_tenants() -> None:
     small, large = (admitted(Scope(tenant="a", audience=(x,)), 0) for x in ("doctors", "DOCTORS"))
     assert small.labels == large.labels
     assert digest_of("a") != digest_of("A")
+
+
+def test_the_pages_calculation_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "milvus.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(example, "milvus.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", example, re.M) != []
