@@ -342,7 +342,7 @@ def test_a_memorys_url_names_its_file(url: str, path: Path | None) -> None:
     assert path_of(url) == path
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite://rules.db", "http://x"])
+@pytest.mark.parametrize("url", ["mysql://host/db", "sqlite://rules.db", "http://x"])
 def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="sqlite:///rules"):
         path_of(url)
