@@ -37,6 +37,7 @@ from comity.records import AUTHORITIES, DEFAULT_TENANT, Rule, Scope
 Clock = Callable[[], datetime]
 
 _RECORDERS = 8
+_SEARCHERS = 16
 _SUGGESTED_FROM = 2000  # rules: comparing an unknown id with all of a large memory takes seconds
 
 
@@ -75,6 +76,8 @@ class Memory:
         self.clock = clock
         self.recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="record")
         """Threads for records of decisions: while these wait for the disk, searches do not."""
+        self.searchers = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="words")
+        """Threads that search words while others search vectors."""
         self.recent = Recent()
         self._lock = threading.Lock()
         self._unfollow: list[Callable[[], None]] = []
@@ -131,6 +134,7 @@ class Memory:
         while self._unfollow:
             self._unfollow.pop()()
         self.recorders.shutdown()
+        self.searchers.shutdown()
         self.index.close()
         self.store.close()
         self.vectors.close()

@@ -8,7 +8,6 @@ of the scope that has a declared conflict with one of those found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from pydantic import Field
@@ -152,9 +151,8 @@ def rank(
     if not mask.side_by_side:
         nearest, matching = by_meaning(), index.matching(question, mask, depth)
     else:
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(index.matching, question, mask, depth)
-            nearest, matching = by_meaning(), waiting.result()
+        waiting = memory.searchers.submit(index.matching, question, mask, depth)
+        nearest, matching = by_meaning(), waiting.result()
     return fuse(
         [
             (_DENSE_WEIGHT, nearest.positions.tolist()),
