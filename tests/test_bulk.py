@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -267,3 +268,9 @@ def test_rules_may_come_from_any_iterable(memory: Memory) -> None:
 
     assert given({"a": row("a", "a")}.values()) == 1
     assert given([]) == 0
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = Path(__file__).parents[1] / "docs" / "bulk.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    exec(compile(code, str(page), "exec"), {})

@@ -128,10 +128,11 @@ def _bytes(path: Path, max_bytes: int) -> bytes:
         if not path.is_file():
             raise DocumentError(path, "is no regular file; name a file or a folder of files")
         if size > max_bytes:
+            way = "add it with --stream" if format_of(path) in ("csv", "jsonl") else "split it"
             raise DocumentError(
                 path,
                 f"has {size / 1e6:,.1f} MB, over the limit of {max_bytes / 1e6:,.1f} MB; "
-                "split it, or raise the setting max_file_mb",
+                f"{way}, or raise the setting max_file_mb",
             )
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
@@ -138,9 +139,13 @@ class FileStream:
         """Share of all bytes that has been read, 0 to 1."""
         return min(1.0, self._bytes / self._size) if self._size else 1.0
 
-    def __iter__(self) -> Iterator[Rule]:
-        seen, versions = SeenIds(), dict[int, Row]()
-        for read_row in self._all_rows():
+    def __iter__(self) -> Generator[Rule, None, None]:
+        with closing(SeenIds()) as seen, closing(self._all_rows()) as rows:
+            yield from self._rules(seen, rows)
+
+    def _rules(self, seen: SeenIds, rows: Iterator[_Read]) -> Iterator[Rule]:
+        versions: dict[int, Row] = {}
+        for read_row in rows:
             self._rows += 1
             self._where = read_row.where
             try:
@@ -157,7 +162,6 @@ class FileStream:
                 continue
             if rule:
                 yield rule
-        seen.close()
 
     def _rule(self, row: Row, versions: dict[int, Row]) -> Rule | None:
         """The rule of a row behind those of its earlier versions; None before the mark."""
@@ -182,7 +186,7 @@ class FileStream:
             raise DocumentError(row.path, problem, line=row.line)
         return rule
 
-    def _all_rows(self) -> Iterator[_Read]:
+    def _all_rows(self) -> Generator[_Read, None, None]:
         for file in self._files.files:
             entry = self._files.entries.get(file.resolve())
             kind = format_of(file)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import groupby
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -55,7 +56,7 @@ EmbeddingWorkers = Workers[Sequence[str], Embedded]
 class RuleStream(Protocol):
     """Rules one by one, and how far they have come."""
 
-    def __iter__(self) -> Iterator[Rule]:
+    def __iter__(self) -> Generator[Rule, None, None]:
         """The rules; the versions of one stand one after another."""
 
     def where(self) -> str:
@@ -117,9 +118,10 @@ def bulk_import(
     run = _Run(memory, tenant, author, note, committed, confirm, left_out)
     memory.vectors.expect_many()
     embedding = workers or Here(_in_this_process(memory))
-    with ThreadPoolExecutor(1, thread_name_prefix="index") as thread:
+    with closing(iter(stream)) as given, ThreadPoolExecutor(1, "index") as thread:
         follower = _Follower(memory, thread)
-        for one in _embedded(memory, _batches(memory, stream, batch), embedding, progress):
+        batches = _batches(memory, given, stream, batch)
+        for one in _embedded(memory, batches, embedding, progress):
             follower.follow(*run.write(one))
         follower.finish()
     return run.report.model_copy(update={"revision": memory.revision})
@@ -136,13 +138,12 @@ class _Numbered:
         self._rules = rules
         self._number = 0
 
-    def __iter__(self) -> Iterator[Rule]:
-        seen = SeenIds()
-        for rule in self._rules:
-            self._number += 1
-            seen.note(rule.id, f"number {self._number}")
-            yield rule
-        seen.close()
+    def __iter__(self) -> Generator[Rule, None, None]:
+        with closing(SeenIds()) as seen:
+            for rule in self._rules:
+                self._number += 1
+                seen.note(rule.id, f"number {self._number}")
+                yield rule
 
     def where(self) -> str:
         """As in `RuleStream`."""
@@ -163,7 +164,9 @@ def _in_this_process(memory: Memory) -> Callable[[Sequence[str]], Embedded]:
     return embed
 
 
-def _batches(memory: Memory, stream: RuleStream, size: int) -> Iterator[_Batch]:
+def _batches(
+    memory: Memory, stream: Iterable[Rule], told: RuleStream, size: int
+) -> Iterator[_Batch]:
     """The stream in batches, in none of which the versions of a rule are cut apart."""
     rules: list[Rule] = []
     places: list[str] = []
@@ -178,11 +181,11 @@ def _batches(memory: Memory, stream: RuleStream, size: int) -> Iterator[_Batch]:
             yield whole()
             rules, places = [], []
         rules.append(rule)
-        places.append(stream.where())
+        places.append(told.where())
         if len(rules) >= size:
-            mark, share = stream.mark(), stream.share()
+            mark, share = told.mark(), told.share()
     if rules:
-        mark, share = stream.mark(), stream.share()
+        mark, share = told.mark(), told.share()
         yield whole()
 
 
@@ -357,14 +360,16 @@ class _Run:
         ids = list({rule.id: None for rule in batch.rules})
         known = self._memory.store.known(self._tenant, ids)
         whole = RulePlan([], [], 0)
-        numbered = zip(batch.rules, batch.places, strict=True)
-        for rule_id, rows in groupby(numbered, key=lambda row: row[0].id):
-            chain = list(rows)
+        alone = len(ids) == len(batch.rules)
+        at = 0
+        for rule_id, rows in _chains(batch.rules, alone=alone):
             try:
-                plan = self._plan_one([rule for rule, _ in chain], new=rule_id not in known)
+                plan = self._plan_one(rows, new=rule_id not in known)
             except RuleError as error:
-                self._refuse(error, chain[0][1])
+                self._refuse(error, batch.places[at])
                 continue
+            finally:
+                at += len(rows)
             whole.added.extend(plan.added)
             whole.changed.extend(plan.changed)
             whole = whole._replace(unchanged=whole.unchanged + plan.unchanged)
@@ -374,11 +379,11 @@ class _Run:
             self._confirm(held)
         return whole
 
-    def _plan_one(self, chain: list[Rule], *, new: bool) -> RulePlan:
+    def _plan_one(self, chain: Sequence[Rule], *, new: bool) -> RulePlan:
         own = [rule if rule.tenant == self._tenant else self._ours(rule) for rule in chain]
-        refuse_doubles(own)
         if new and len(own) == 1 and own[0].version == 1:
             return RulePlan([self._memory.checked(own[0], self._gazetteer)], [], 0)
+        refuse_doubles(own)
         return plan_rule(self._memory, own, self._gazetteer, self._imports, draft=False)
 
     def _ours(self, rule: Rule) -> Rule:
@@ -391,6 +396,13 @@ class _Run:
         if self._left_out is None:
             raise told from error
         self._left_out(told)
+
+
+def _chains(rules: Sequence[Rule], *, alone: bool) -> Iterator[tuple[str, Sequence[Rule]]]:
+    """The versions of each rule; `alone` where no rule has several."""
+    if alone:
+        return ((rule.id, (rule,)) for rule in rules)
+    return ((name, tuple(rows)) for name, rows in groupby(rules, key=lambda rule: rule.id))
 
 
 class _Remembered:
