@@ -121,8 +121,7 @@ class Maker:
 
         The second version of a rule stands right behind the first.
         """
-        documents = max(1, int(size * (1 - _AMENDED)) // ARTICLES)
-        own = max(1, round(documents * (1 - _OTHERS)))
+        documents, own = _documents(size)
         amended = max(0, size - documents * ARTICLES)
         for number in range(own):
             changed = (number + 1) * amended // own - number * amended // own
@@ -227,16 +226,22 @@ class Maker:
         text = chance.choice(sentences["situations"]) + chance.choice(sentences["questions"])
         return text.format_map(parts), Scope(place=(place,), at=AT)
 
-    def narrow_scopes(self, size: int) -> list[Scope]:
-        """Scopes that admit few of so many rules: the tenants that are not the default one."""
-        documents = max(1, int(size * (1 - _AMENDED)) // ARTICLES)
-        others = documents - max(1, round(documents * (1 - _OTHERS)))
-        tenants = sorted({_tenant(number, others) for number in range(others)})
+    def narrow_scopes(self, size: int, count: int = 200) -> list[Scope]:
+        """Scopes that admit few of so many rules: towns, for tenants that are not the default."""
+        documents, own = _documents(size)
+        others = documents - own
+        chosen = range(0, others, max(1, others // count))
+        tenants = {number: _tenant(number, others) for number in chosen}
         return [
-            Scope(place=(place,), at=AT, tenant=tenant)
-            for tenant in tenants
-            for place in self.provinces[::4]
+            Scope(place=(self.document(own + number)[0].place,), at=AT, tenant=tenant)
+            for number, tenant in tenants.items()
         ]
+
+
+def _documents(size: int) -> tuple[int, int]:
+    """How many documents so many rules have, and how many of these the default tenant."""
+    documents = max(1, int(size * (1 - _AMENDED)) // ARTICLES)
+    return documents, max(1, round(documents * (1 - _OTHERS)))
 
 
 def _articles() -> range:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from benchmarks.made_rules import SEED, Maker, article_name, base_of
 from benchmarks.made_vectors import MadeEmbedder, checked_rules, make_seeds, spread
-from benchmarks.report import Measure
+from benchmarks.report import RESULTS, Measure
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale.alternate import alternate
+from benchmarks.scale.page import PAGE, with_figures
 from benchmarks.scale.peer_stores import read_rows
 from benchmarks.scale.setup import Bench, Skipped, exact, recall, short, vectors_of
 from hypothesis import given, settings
@@ -176,10 +177,11 @@ SMALL = {
     "spread": {"spread.nearest", "spread.dimensions"},
     "import": {"import.rules_per_s", "import.peak_rss_mb", "disk_2k.book_mb"},
     "search": {"search_2k.p50_ms", "search_2k.p99_ms", "search_2k.recall", "opo_way.speedup",
-               "opo_way.starved", "growth_400_to_2k.factor"},
+               "opo_way.starved", "growth_400_to_2k.factor", "small_scope_2k.recall",
+               "opo_way.starved_in_small_scopes"},
     "ask": {"mask_fusion_packing_2k.ms", "ask_2k.p50_ms", "ask_2k.search_share"},
     "start": {"start_2k.s", "rss_2k.mb"},
-    "change": {"change_visible.ms", "change_visible.longest_search_ms"},
+    "change": {"change_visible.ms", "load_2k.searches_per_s", "change_visible.longest_search_ms"},
 }  # fmt: skip
 
 
@@ -227,3 +229,18 @@ def test_a_part_whose_package_is_missing_is_left_out(
     assert scale.run_part(small, "spread")
     assert "measured before" in capfd.readouterr().out
     assert scale.kept(small) == [one]
+
+
+def test_the_scaling_page_shows_the_figures_of_the_results() -> None:
+    measures = scale.published() if (RESULTS / "scale.json").exists() else []
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_figures(page, measures) == page
+
+
+def test_figures_of_the_scaling_page_are_replaced_by_the_new_ones() -> None:
+    page = "before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n"
+    one = Measure(measure="rss_1m.mb", value=2345.6, unit="MB", machine="M")
+    shown = with_figures(page, [one])
+    assert "| memory of a process | 2,346 MB |  | `rss_1m.mb` |" in shown
+    assert "old" not in shown
+    assert (shown[:7], shown[-7:]) == ("before\n", "\nafter\n")

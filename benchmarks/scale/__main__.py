@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.report import Measure, publish
+from benchmarks.report import RESULTS, Measure, publish
 from benchmarks.scale import (
     asking,
     changing,
@@ -27,6 +27,7 @@ from benchmarks.scale import (
     spreading,
     starting,
 )
+from benchmarks.scale.page import publish_page
 from benchmarks.scale.setup import Bench, Skipped
 
 PARTS: dict[str, Callable[[Bench], list[Measure]]] = {
@@ -62,6 +63,7 @@ def main() -> None:
         measures = kept(bench)
     if given.publish:
         publish("scale", measures)
+        publish_page(published())
     else:
         print(json.dumps([m.model_dump() for m in measures], ensure_ascii=False, indent=1))
     if failed:
@@ -103,6 +105,12 @@ def kept(bench: Bench) -> list[Measure]:
         for file in files
         for row in json.loads(file.read_text(encoding="utf-8"))
     ]
+
+
+def published() -> list[Measure]:
+    """What `publish` wrote."""
+    rows = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    return [Measure.model_validate(row) for row in rows]
 
 
 def _file(bench: Bench, part: str) -> Path:

@@ -48,6 +48,9 @@ def run(bench: Bench) -> list[Measure]:
         Measure(measure="change_visible.next_search_ms", value=round(median(alone), 2), unit="ms",
                 note="from commit to the result of the next search, nothing else running; "
                      f"worst {max(alone):.1f}"),
+        Measure(measure=f"load_{bench.size}.searches_per_s", value=round(endless.calm_rate, 1),
+                unit="1/s", note=f"{_CLIENTS} clients in one process, each asks at once again; "
+                                 f"p99 {milliseconds(endless.calm, 99)} ms"),
         Measure(measure="change_visible.saturated_ms", value=round(max(endless.visible), 2),
                 unit="ms", note="as change_visible.ms, but each client asks at once again: "
                                 f"{rate.format(endless.rate)}"),
@@ -87,13 +90,18 @@ class _Seen:
         self.changed: list[float] = []
         self.visible: list[float] = []
         self.rate = 0.0
+        """Searches a second while rules change."""
+        self.calm_rate = 0.0
+        """The same without changes."""
 
 
 def _under_load(memory: Memory, bench: Bench, pause: float) -> _Seen:
     """Searches of 16 clients without changes, then with one change after the other."""
     seen, asked = _Seen(), bench.asked()
+    start = time.perf_counter()
     with _clients(memory, asked, pause, seen.calm):
         time.sleep(bench.changes * _EVERY)
+    seen.calm_rate = len(seen.calm) / (time.perf_counter() - start)
     start = time.perf_counter()
     with _clients(memory, asked, pause, seen.changed):
         for number in range(bench.changes):
