@@ -31,7 +31,10 @@ def new_database(started: Server, name: str = "", template: str = "template0") -
     """Make a database of the owner's, in which the other role may use what he makes."""
     name = name or next(_NAMES)
     started.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template} STRATEGY wal_log")
-    if template == "template0":
+    if template != "template0":
+        anew = "UPDATE comity.identity SET value = replace(gen_random_uuid()::text, '-', '')"
+        started.execute(anew, database=name)
+    else:
         started.execute(
             f"GRANT CONNECT ON DATABASE {name} TO {APP}",
             "CREATE SCHEMA comity",

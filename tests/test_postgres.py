@@ -1,5 +1,7 @@
 """What PostgreSQL adds to the contract: connections, concurrent hosts, row-level security."""
 
+# ruff: noqa: F811 - fixtures are imported
+
 from __future__ import annotations
 
 import logging
@@ -43,7 +45,7 @@ Open = Callable[..., PostgresStore]
 
 
 @pytest.fixture
-def open_store(postgres: Server, database: str) -> Iterator[Open]:  # noqa: F811 - fixtures
+def open_store(postgres: Server, database: str) -> Iterator[Open]:
     """Opens the same book, as often as wanted, as one of the two roles."""
     opened: list[PostgresStore] = []
 
@@ -62,7 +64,7 @@ def book(open_store: Open) -> PostgresStore:
 
 
 @pytest.fixture
-def sql(postgres: Server, database: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:  # noqa: F811
+def sql(postgres: Server, database: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:
     """Runs a statement as the superuser, whom no policy holds."""
     with psycopg.connect(postgres.url(database), autocommit=True) as connection:
 
@@ -126,20 +128,20 @@ def test_a_memory_of_a_newer_format_is_refused_and_left_alone(open_store: Open, 
     assert sql("SELECT version FROM comity.format") == [(99,)]
 
 
-def test_another_programs_schema_is_refused_and_left_alone(postgres: Server) -> None:  # noqa: F811
+def test_another_programs_schema_is_refused_and_left_alone(postgres: Server) -> None:
     name = new_database(postgres)
     postgres.execute("CREATE TABLE comity.songs (name text)", database=name)
     with pytest.raises(MemoryDamaged, match="another program"):
         PostgresStore(postgres.url(name, OWNER))
 
 
-def test_a_role_that_may_not_make_tables_says_who_can(postgres: Server) -> None:  # noqa: F811
+def test_a_role_that_may_not_make_tables_says_who_can(postgres: Server) -> None:
     name = new_database(postgres)
     with pytest.raises(StoreError, match=r"open it once as the role that owns it"):
         PostgresStore(postgres.url(name, APP))
 
 
-def test_many_may_make_the_same_memory_at_once(postgres: Server) -> None:  # noqa: F811
+def test_many_may_make_the_same_memory_at_once(postgres: Server) -> None:
     url = postgres.url(new_database(postgres), OWNER)
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(lambda _: PostgresStore(url), range(4)))
@@ -256,8 +258,8 @@ for n in range(100_000):
 
 def test_a_writer_that_is_killed_loses_nothing_acknowledged_and_leaves_no_half(
     book: PostgresStore,
-    postgres: Server,  # noqa: F811
-    database: str,  # noqa: F811
+    postgres: Server,
+    database: str,
 ) -> None:
     acknowledged: list[int] = []
     for seed in range(2):
@@ -342,7 +344,7 @@ def test_no_tenant_stays_named_on_a_connection(book: PostgresStore) -> None:
     assert book._transactions.plain("SELECT count(*) FROM comity.rule") == [(0,)]
 
 
-def test_threads_wait_for_one_another_where_connections_are_few(postgres: Server) -> None:  # noqa: F811
+def test_threads_wait_for_one_another_where_connections_are_few(postgres: Server) -> None:
     connections = Connections(postgres.url(), most=2)
 
     def ask(number: int) -> int:
@@ -359,7 +361,7 @@ def test_threads_wait_for_one_another_where_connections_are_few(postgres: Server
 
 def test_a_server_that_restarts_is_a_clear_error_once_and_then_nothing(
     book: PostgresStore,
-    postgres: Server,  # noqa: F811
+    postgres: Server,
 ) -> None:
     book.commit(change(Rule(id="a", text="x")))
     postgres.stop()

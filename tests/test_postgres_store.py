@@ -1,5 +1,7 @@
 """PostgreSQL as book of record keeps the contract of every book of record."""
 
+# ruff: noqa: F811 - fixtures are imported
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from comity.memory.store import Store
 
 
 @pytest.fixture
-def store(postgres: Server, database: str) -> Iterator[Store]:  # noqa: F811 - a fixture
+def store(postgres: Server, database: str) -> Iterator[Store]:
     opened = PostgresStore(postgres.url(database, APP))
     yield opened
     opened.close()

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from comity.errors import NotFound, StoreError
@@ -45,6 +45,7 @@ from comity.records import Decision, Erasure
 _ROWS_AT_ONCE = 10_000
 _ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _PROBE_SECONDS = 2
+_CLOCK_OFF = timedelta(milliseconds=100)
 _NAMED = 0x6E616D6564  # apart from other locks that are named by a hash
 
 _RULE = (
@@ -83,13 +84,18 @@ class PostgresStore:
 
     path = None
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         """Open the database, and make or renew its tables where this role may.
+
+        `now` is this host's clock, which `probe` compares with the server's.
 
         Raises `MemoryTooNew` for tables of a newer Comity, `MemoryDamaged` for another program's,
         `SettingsError` for a URL that cannot be read, and `StoreError` where the server cannot be
         reached or refuses.
         """
+        self._now = now
         self._connections = Connections(url)
         self._transactions = Transactions(self._connections)
         self._lock = threading.Lock()
@@ -370,17 +376,33 @@ class PostgresStore:
             held.close()
 
     def probe(self) -> None:
-        """As in `Store`, with a connection of its own."""
+        """As in `Store`, with a connection of its own; this host's clock must be the server's."""
         fresh = self._connections.connect(connect_timeout=_PROBE_SECONDS)
         try:
             with self._connections.translated():
                 fresh.execute("SET statement_timeout = '1500ms'")
-                row = fresh.execute("SELECT value FROM comity.identity").fetchone()
+                before = self._now()
+                row = fresh.execute(
+                    "SELECT value, clock_timestamp() FROM comity.identity"
+                ).fetchone()
+                after = self._now()
         finally:
             fresh.close()
         if row is None or row[0] != self.identity():
             raise StoreError(
                 f"{self._connections.shown} was replaced by another memory: start this again"
+            )
+        self._compare(before, row[1], after)
+
+    def _compare(self, before: datetime, server: datetime, after: datetime) -> None:
+        """A version holds from the moment at which the host that made it says it was made."""
+        off = max(before - server, server - after)
+        if off > _CLOCK_OFF:
+            way = "ahead of" if before > server else "behind"
+            raise StoreError(
+                f"this host's clock is {off.total_seconds():.1f} seconds {way} that of "
+                f"{self._connections.shown}: a change would be in force here earlier or later than "
+                "elsewhere; set the clocks by NTP"
             )
 
     def close(self) -> None:
