@@ -10,7 +10,7 @@ TRAIN := $(VENV)/.installed-train
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint bench bench-exams bench-gateway bench-preferences bench-rewriting soak fuzz lock clean
+.PHONY: help demo test lint bench bench-exams bench-gateway bench-preferences bench-rewriting bench-scale soak fuzz lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -59,6 +59,9 @@ bench-preferences: $(STAMP) ## put the preference exam to the local model in sev
 	@$(BIN)/comity models pull
 	@$(BIN)/python -m benchmarks.preferences --runs $(or $(RUNS),runs) $(ARGS)
 
+bench-scale: $(STAMP) ## a million rules, beside OPO's way, LanceDB and milvus-lite: RUNS=… ARGS=…
+	@$(BIN)/python -m benchmarks.scale --runs $(or $(RUNS),runs/scale) $(ARGS)
+
 bench-rewriting: $(STAMP) ## what rewriting questions brings to the search: DATA=…
 	@$(BIN)/comity models pull
 	@$(BIN)/python -m benchmarks.rewriting --data $(DATA) $(ARGS)
@@ -75,7 +78,7 @@ lock: ## renew the locked requirements (needs uv)
 		--no-header --quiet -o requirements-pip.lock -
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra local --extra exams \
 		--extra inspect --extra serve --extra litellm --extra langchain --extra llamaindex \
-		--extra mcp --extra dev --no-header --quiet -o requirements.lock pyproject.toml
+		--extra mcp --extra postgres --extra milvus --extra ray --extra dev --no-header --quiet -o requirements.lock pyproject.toml
 	@# torch comes from an index of its own, so the lock has all that is needed besides it
 	printf 'torch ; sys_platform == "none"\n' > $(VENV)/no-torch.txt
 	printf '%s\n' accelerate datasets gguf llguidance peft safetensors transformers trl \
