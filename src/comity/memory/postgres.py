@@ -83,6 +83,7 @@ class PostgresStore:
     """
 
     path = None
+    far = True
 
     def __init__(
         self, url: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)

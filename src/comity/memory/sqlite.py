@@ -61,6 +61,8 @@ class SqliteStore:
     synced to disk (`synchronous=FULL`) before they are acknowledged.
     """
 
+    far = False
+
     def __init__(self, path: Path | None) -> None:
         """Open or create the file at `path`; `None` keeps everything in memory.
 

@@ -113,6 +113,10 @@ class Store(Protocol):
     """
 
     @property
+    def far(self) -> bool:
+        """Whether it is on a server, whose answers may take a while."""
+
+    @property
     def texts(self) -> TextBook:
         """The personal texts of decisions, which can be erased."""
 

@@ -33,6 +33,7 @@ from comity.serving.guardrail_api import GuardrailApi
 from comity.serving.intake import Intake, unless_gone
 from comity.serving.ledger import Ledger
 from comity.serving.limits import Limits
+from comity.serving.lookup import looked_up
 from comity.serving.openapi import describe
 from comity.serving.preferences_api import preferences_router
 from comity.serving.pressure import Pressure
@@ -181,7 +182,8 @@ class _Served:
         self, request: Request, understood: Callable[[bytes, Request, str], Exchange]
     ) -> Response:
         """What a model answers to a request, in the form of its route."""
-        who = self.failing.principal(request.headers.get("authorization"))
+        key = request.headers.get("authorization")
+        who = await looked_up(self._memory, partial(self.failing.principal, key))
         allow(who, "ask")
         tenant = self._config.tenant(who.tenant)
         with self._turn(who, tenant) as turn:
@@ -248,7 +250,8 @@ class _Served:
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`."""
-        who = principal(self._memory, request.headers.get("authorization"))
+        key = request.headers.get("authorization")
+        who = await looked_up(self._memory, partial(principal, self._memory, key))
         allow(who, "ask")
         allowed = self._config.tenant(who.tenant).models
         names = [*self._models, *(name for name in self._config.upstreams if name != "*")]

@@ -31,6 +31,7 @@ from comity.records import Decision, Message, Scope
 from comity.serving.auth import Principal, allow, principal
 from comity.serving.config import Gateway
 from comity.serving.limits import Limits
+from comity.serving.lookup import looked_up
 from comity.serving.wire import (
     Refused,
     read_object,
@@ -172,7 +173,8 @@ class GuardrailApi:
 
     async def handle(self, request: Request) -> Response:
         """`POST /beta/litellm_basic_guardrail_api`."""
-        who = principal(self._memory, request.headers.get("authorization"))
+        key = request.headers.get("authorization")
+        who = await looked_up(self._memory, lambda: principal(self._memory, key))
         allow(who, "ask")
         asked = _asked(await request.body())
         step = self._before if asked.input_type == "request" else self._behind
