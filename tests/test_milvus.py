@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,32 +24,14 @@ from comity.retrieval.search import search
 from comity_command import Command
 from contracts.index import *  # noqa: F403 - the contract's tests
 from contracts.index import Indexed
+from milvus_servers import Running, serving, start
 
 pytest.importorskip("pymilvus", reason="needs the extra milvus")
-lite = pytest.importorskip("milvus_lite.adapter.grpc.server", reason="needs milvus-lite")
-
-
-class Running(NamedTuple):
-    """A milvus-lite server in this process."""
-
-    server: Any
-    database: Any
-    port: int
-
-    @property
-    def address(self) -> str:
-        return f"milvus:http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        self.server.stop(grace=0)
-        self.database.close()
 
 
 @pytest.fixture(scope="module")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(*lite.start_server_in_thread(str(tmp_path_factory.mktemp("milvus"))))
-    yield running
-    running.stop()
+    yield from serving(tmp_path_factory.mktemp("milvus"))
 
 
 class InMilvus(Indexed):
@@ -210,14 +191,14 @@ def test_more_rows_than_an_answer_holds_come_in_pages(indexed: Indexed) -> None:
 
 
 def test_a_server_that_was_started_anew_goes_on_with_what_it_had(tmp_path: Path) -> None:
-    running = Running(*lite.start_server_in_thread(str(tmp_path / "data")))
+    running = start(tmp_path / "data")
     opened = open_indexed(running.address)
     opened.add(Rule(id="a", text="dogs"))
     opened.index.catch_up()
     running.stop()
     with pytest.raises(StoreError, match=r"127\.0\.0\.1.* cannot be used .*server runs"):
         open_indexed(running.address)
-    again = Running(*lite.start_server_in_thread(str(tmp_path / "data"), port=running.port))
+    again = start(tmp_path / "data", running.port)
     assert ids_once_connected(opened, "dogs") == ["a"]
     opened.add(Rule(id="b", text="zebras and dogs"))
     assert ids(opened, "zebras dogs") == ["b", "a"]

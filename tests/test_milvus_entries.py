@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comity.errors import SettingsError, StoreError
+from comity.errors import MissingExtra, SettingsError, StoreError
+from comity.memory.embed import HashEmbedder
 from comity.memory.lexical import words
+from comity.memory.memory import Memory
 from comity.memory.milvus_entries import (
     MOST_BYTES,
     Mark,
@@ -261,3 +264,12 @@ def test_the_pages_calculation_prints_what_it_says(capsys: pytest.CaptureFixture
     (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
     exec(compile(example, "milvus.md", "exec"), {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", example, re.M) != []
+
+
+def test_a_missing_package_is_told_with_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    url, index = f"sqlite:///{tmp_path}/rules.db", "milvus:http://127.0.0.1:1"
+    with pytest.raises(MissingExtra, match=r"pip install 'comity\[milvus\]'"):
+        Memory.open(url, embedder=HashEmbedder(8), index=index)
