@@ -15,7 +15,7 @@ import comity
 ROOT = Path(comity.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
-    {"records", "errors", "cache", "material", "wording", "workers"},
+    {"records", "errors", "cache", "material", "wording", "workers", "ray_workers"},
     {"documents", "memory", "models", "samples"},
     {"retrieval", "preferences"},
     {"alignment"},
