@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,8 @@ class _Model(NamedTuple):
         mean = seeds.bases.mean(axis=0)
         _, directions = np.linalg.eigh(np.cov((seeds.bases - mean).T))
         given = ((seeds.bases - mean) @ directions).astype(np.float32)
-        known = given[[_base_of(rule, maker.seed) for rule in _varied_rules(maker)]]
+        articles = _articles(_FIRST_CHANGED, len(seeds.varied))
+        known = given[[base_of(*each, maker.seed) for each in articles]]
         shift = seeds.varied.mean(axis=0)
         varied = (seeds.varied - shift) @ directions
         factors = (known * varied).sum(axis=0) / np.maximum((known**2).sum(axis=0), 1e-9)
@@ -108,13 +109,15 @@ def checked_rules(maker: Maker) -> list[Rule]:
 
 
 def _some_rules(maker: Maker, first: int, count: int) -> list[Rule]:
-    documents = (maker.document(first + number) for number in range(count))
-    return list(islice((rule for document in documents for rule in document[::8]), count))
+    """The rules of `_articles`."""
+    document = cache(maker.document)
+    return [document(number)[article - 1] for number, article in _articles(first, count)]
 
 
-def _base_of(rule: Rule, seed: int) -> int:
-    document, _, article = rule.id.partition("/")
-    return base_of(int(document), int(article), seed)
+def _articles(first: int, count: int) -> list[tuple[int, int]]:
+    """Every eighth article of the documents from a number on, so many of them."""
+    each = range(1, ARTICLES + 1, 8)
+    return [(first + number // len(each), each[number % len(each)]) for number in range(count)]
 
 
 class MadeEmbedder:

@@ -175,7 +175,7 @@ def test_sizes_have_short_names(size: int, name: str) -> None:
 
 SMALL = {
     "spread": {"spread.nearest", "spread.dimensions"},
-    "import": {"import.rules_per_s", "import.peak_rss_mb", "disk_2k.book_mb"},
+    "import": {"import.rules_per_s", "disk_2k.book_mb"},
     "search": {"search_2k.p50_ms", "search_2k.p99_ms", "search_2k.recall", "opo_way.speedup",
                "opo_way.starved", "growth_400_to_2k.factor", "small_scope_2k.recall",
                "opo_way.starved_in_small_scopes"},

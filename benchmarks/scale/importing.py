@@ -28,12 +28,6 @@ def run(bench: Bench) -> list[Measure]:
             f"snapshot saved, {done.seconds:.0f} s; their vectors are made from tables, "
             "which counts; making the rules does not",
         ),
-        Measure(
-            measure="import.peak_rss_mb",
-            value=round(done.peak_mb),
-            unit="MB",
-            note="of the whole process, the made sentences' vectors included",
-        ),
         *(
             Measure(
                 measure=f"disk_{bench.size}.{name}_mb",
