@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,11 +31,13 @@ from comity.errors import ComityError, MemoryFull, MemoryTooNew, NotFound, Setti
 from comity.memory.backup import Backup, BackupDamaged, seal, write_tables
 from comity.memory.backup_sqlite import SqliteCopy, filling_sqlite
 from comity.memory.backup_tables import TABLES
-from comity.memory.embed import HashEmbedder
+from comity.memory.embed import HashEmbedder, open_embedder
 from comity.memory.new_file import TargetTaken
 from comity.memory.pairs import JudgedPair, PairDecision
 from comity.memory.preference_book import stored_preference
-from comity.memory.store import PlaceNames
+from comity.memory.sqlite import SqliteStore
+from comity.memory.store import PlaceNames, StoredRule
+from comity.memory.vectors import VectorCache
 from comity.models.scripted import ScriptedModel
 from comity.records import Decision, Erasure, Overruled
 from comity.serving.auth import create_key
@@ -607,6 +610,28 @@ def comity(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
+def test_vectors_that_were_copied_need_not_be_made_again(comity: Command) -> None:
+    comity.done("add", comity.write("bylaws.md"))
+    file, vectors = str(comity.folder / "b.backup"), str(comity.folder / "vectors")
+    comity.done("backup", file, "--vectors", vectors)
+    new = comity.folder / "new.db"
+    comity.done("restore", file, "--to", url_of(new), "--vectors", vectors)
+    with closing(VectorCache(comity.folder / "new.db.index" / "vectors.db")) as cache:
+        texts = [stored.rule.indexed_text for stored in rules_in(new)]
+        assert (len(texts), cache.want(open_embedder("hash"), texts).missing) == (3, [])
+    result = comity("restore", file, "--to", url_of(comity.folder / "x.db"), "--vectors", "none")
+    assert (result.exit_code, "'none' does not exist" in result.stderr) == (2, True)
+    assert not (comity.folder / "x.db").exists()
+
+
+def rules_in(file: Path) -> list[StoredRule]:
+    store = SqliteStore(file)
+    try:
+        return list(store.rows_after(0))
+    finally:
+        store.close()
+
+
 def test_the_commands_refuse_with_a_sentence(comity: Command) -> None:
     comity.done("add", comity.write("bylaws.md"))
     file = str(comity.folder / "b.backup")
@@ -629,3 +654,28 @@ def test_what_waits_for_the_record_is_told(comity: Command) -> None:
     comity.write("rules.db.spool.jsonl", "{}\n")
     result = comity("backup", str(comity.folder / "b.backup"))
     assert "1 decisions wait" in result.stderr
+
+
+# The page
+
+
+def test_the_page_names_options_that_there_are(comity: Command) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "backup.md").read_text(encoding="utf-8")
+    for command in ("backup", "restore"):
+        lines = re.findall(rf"comity {command} [^`\n#]*", page)
+        told = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
+        assert told
+        assert told <= set(re.findall(r"--[a-z-]+", comity.done(command, "--help")))
+
+
+def test_the_drill_of_the_page_as_commands(comity: Command) -> None:
+    comity.done("add", comity.write("bylaws.md"))
+    for question in ("dogs in the market?", "fireworks?"):
+        comity.done("ask", question)
+    taken = comity.json("backup", str(comity.folder / "b.backup"))
+    comity.done("rules", "repeal", "By-laws of Elmtown/Article 1")
+    drill = ("--memory", url_of(comity.folder / "drill.db"))
+    comity.done("restore", taken["file"], "--to", drill[1])
+    assert taken["chains"][0]["last_hash"] in comity.done("decisions", "verify", *drill)
+    comity.done("decisions", "replay", "--since", "2026-01-01", "--limit", "100000", *drill)
+    assert "Article 1" in comity.done("search", "dogs", *drill)

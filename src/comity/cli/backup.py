@@ -14,7 +14,7 @@ from comity.cli.values import json_option
 if TYPE_CHECKING:
     from comity.memory.backup import Manifest
 
-_FILE = click.Path(path_type=Path, exists=False, dir_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _BROKEN = click.option(
     "--although-broken",
     is_flag=True,
@@ -24,11 +24,19 @@ _BROKEN = click.option(
 
 @click.command("backup")
 @click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--vectors",
+    type=_FILE,
+    metavar="FILE",
+    help="Copy the vectors of rules too, to a file of their own: embedding takes hours.",
+)
 @_BROKEN
 @json_option
 @settings_options("memory")
 @pass_session
-def backup_command(session: Session, target: Path, although_broken: bool, as_json: bool) -> None:
+def backup_command(
+    session: Session, target: Path, vectors: Path | None, although_broken: bool, as_json: bool
+) -> None:
     """Copy the memory to the new file TARGET while it is in use.
 
     It has all tenants as they are at one moment: rules in all versions, decisions with their
@@ -37,9 +45,12 @@ def backup_command(session: Session, target: Path, although_broken: bool, as_jso
     decisions were followed. Whoever can read it reads everything: keep it as safe as the memory.
     """
     from comity.alignment.backups import back_up
+    from comity.memory.backup_vectors import copy_vectors
 
     with waiting("copying"):
         made = back_up(session.settings.memory, target, although_broken=although_broken)
+        if vectors:
+            copy_vectors(session.settings.memory, vectors)
     _note_what_waits(session.settings.memory)
     if as_json:
         say_json({"file": str(made.file), "sha256": made.sha256} | _told(made.manifest))
@@ -77,6 +88,12 @@ def _note_what_waits(url: str) -> None:
     metavar="FILE",
     help="Make these erasures again, as `comity decisions erasures --json` printed them.",
 )
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Vectors of rules, as `comity backup --vectors` copied them.",
+)
 @_BROKEN
 @json_option
 @settings_options("memory")
@@ -88,6 +105,7 @@ def restore_command(
     only_check: bool,
     as_original: bool,
     erasures: tuple[Path, ...],
+    vectors: Path | None,
     although_broken: bool,
     as_json: bool,
 ) -> None:
@@ -98,6 +116,7 @@ def restore_command(
     erased after the backup was made are there again: see --erasures.
     """
     from comity.alignment.backups import check, read_erasures, restore
+    from comity.memory.backup_vectors import put_vectors
 
     if only_check:
         with waiting("verifying"):
@@ -118,6 +137,8 @@ def restore_command(
             although_broken=although_broken,
             erasures=again,
         )
+    if vectors and put_vectors(vectors, where) is None:
+        note("this memory has vectors already: they stay")
     if as_json:
         new = {"restored": where, "identity": made.identity, "erased_again": list(made.erased)}
         say_json(new | _told(made.manifest))
