@@ -158,6 +158,12 @@ class Server:
         self.stop()
         self.start()
 
+    def dump(self, url: str, into: str) -> None:
+        """Copy a database into an empty one, with pg_dump and pg_restore."""
+        file = str(self.folder / "dump")
+        _run([str(self._binaries / "pg_dump"), "--format", "custom", "--file", file, "-d", url])
+        _run([str(self._binaries / "pg_restore"), "--exit-on-error", "-d", into, file])
+
     def execute(self, *statements: str, database: str = "postgres", user: str = "postgres") -> None:
         """Run statements, each in a transaction of its own."""
         import psycopg

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import apsw
 import pytest
@@ -148,6 +149,34 @@ def test_many_may_make_the_same_memory_at_once(postgres: Server) -> None:
     assert len({store.identity() for store in stores}) == 1
     for store in stores:
         store.close()
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "postgresql.md"
+
+
+def test_roles_are_set_up_and_a_dump_is_restored_as_the_page_says(postgres: Server) -> None:
+    owner, _ = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+    name, backup = "set_up_as_told", "comity_backup"
+    postgres.execute(
+        f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0",
+        f"CREATE DATABASE {name}_again OWNER {OWNER} TEMPLATE template0",
+        f"CREATE ROLE {backup} LOGIN BYPASSRLS",
+        f"GRANT pg_read_all_data TO {backup}",
+    )
+    postgres.execute(*filter(str.strip, owner.split(";")), database=name, user=OWNER)
+    PostgresStore(postgres.url(name, OWNER)).close()
+    store = PostgresStore(postgres.url(name, APP))
+    store.commit(change(Rule(id="a", text="x\x00狗")))
+    store.append_decision("default", lambda last: whole(decision("d", last)))
+    postgres.dump(postgres.url(name, backup), postgres.url(f"{name}_again"))
+    restored = PostgresStore(postgres.url(f"{name}_again", APP))
+    assert list(restored.rows_after(0)) == list(store.rows_after(0))
+    assert list(restored.chain("default")) == list(store.chain("default"))
+    assert restored.identity() == store.identity()
+    assert restored.commit(change(Rule(id="b", text="y"))) == 2
+    assert restored.append_decision("default", lambda last: whole(decision("e", last)))
+    store.close()
+    restored.close()
 
 
 def test_a_record_that_cannot_be_read_is_named(book: PostgresStore, sql: Sql) -> None:

@@ -164,6 +164,9 @@ def test_commands_take_a_memory_in_postgresql(url: str, tmp_path: Path) -> None:
     assert info["index_revision"] == 1
     assert Path(info["folder"]).is_relative_to(cache_folder() / "memories")
     assert json.loads(comity.done("decisions", "verify", "--json"))
+    comity.done("ask", "May dogs run free in the market?")
+    erased = comity("decisions", "erase", "--question-contains", "dogs", "--yes")
+    assert (erased.exit_code, "files and journal of the server" in erased.stderr) == (0, True)
     assert os.listdir(tmp_path) == ["bylaws.md"]
 
 

@@ -74,10 +74,20 @@ def erase_command(
             _ask(memory, tenant, found, yes)
         done = erase(memory, tenant, found, by=session.settings.author, reason=reason)
         _tell_what_is_left(memory, tenant, user)
+        tell_what_a_server_keeps(memory)
     if as_json:
         say_json(done._asdict())
     else:
         _say(done)
+
+
+def tell_what_a_server_keeps(memory: Memory) -> None:
+    """PostgreSQL overwrites nothing: what was erased stays in its files for a while."""
+    if memory.store.far:
+        note(
+            "no query gives them any more, but files and journal of the server hold the old bytes "
+            'for a while: docs/privacy.md, "In PostgreSQL", says what takes them away'
+        )
 
 
 def _bring_in(memory: Memory, session: Session, spool: Path | None) -> None:

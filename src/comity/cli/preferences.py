@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from comity.cli.erase import tell_what_a_server_keeps
 from comity.cli.output import day, note, say, say_json, say_table, validity
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import MOMENT, QUESTION, json_option
@@ -193,6 +194,7 @@ def erase_command(session: Session, user: str, yes: bool, as_json: bool) -> None
             _ask(found, user)
         erased = erase_of(memory, tenant, user)
         left = _texts_left(session, memory, user)
+        tell_what_a_server_keeps(memory)
     if as_json:
         say_json({"erased": erased, "decisions_with_texts": left})
         return
