@@ -13,13 +13,15 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comity import Aligner, Memory, Options, Rule, Scope
 from comity.alignment.aligner import Stopwatch
@@ -27,10 +29,17 @@ from comity.alignment.backups import ChainBroken, back_up, check, restore
 from comity.alignment.decisions import append, follow, new_id, replay
 from comity.alignment.erasure import erase
 from comity.alignment.replays import replayed
-from comity.errors import ComityError, MemoryFull, MemoryTooNew, NotFound, SettingsError
-from comity.memory.backup import Backup, BackupDamaged, seal, write_tables
+from comity.errors import (
+    ComityError,
+    MemoryDamaged,
+    MemoryFull,
+    MemoryTooNew,
+    NotFound,
+    SettingsError,
+)
+from comity.memory.backup import Backup, BackupDamaged, fill, seal, write_tables
 from comity.memory.backup_sqlite import SqliteCopy, filling_sqlite
-from comity.memory.backup_tables import TABLES
+from comity.memory.backup_tables import TABLES, Row, Table, line_of, row_of
 from comity.memory.embed import HashEmbedder, open_embedder
 from comity.memory.new_file import TargetTaken
 from comity.memory.pairs import JudgedPair, PairDecision
@@ -411,6 +420,68 @@ def test_an_index_that_lost_rows_is_found(filled: Memory, book: Path, elsewhere:
     connection.close()
     with pytest.raises(ComityError, match=r"damaged .*decision_by_tenant"):
         back_up(url_of(book), elsewhere / "b.backup")
+
+
+class Altered:
+    """A source in which rows of a table are not what they were."""
+
+    def __init__(self, backup: Backup, name: str, alter: Callable[[Row], Row | None]) -> None:
+        self._backup, self._name, self._alter = backup, name, alter
+        self.format, self.tables = backup.format, backup.tables
+
+    def rows(self, table: Table) -> Iterator[Row]:
+        for row in self._backup.rows(table):
+            found = self._alter(row) if table.name == self._name else row
+            if found is not None:
+                yield found
+
+    def insert(self, table: Table, rows: Iterable[Row]) -> None:
+        assert list(rows) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "alter"),
+    [
+        ("decision", lambda row: (*row[:5], row[5].replace("scripted", "other"), *row[6:])),
+        ("decision", lambda row: None if row[0] == 2 else row),
+        ("decision_text", lambda row: (*row[:4], row[4].replace("dogs", "cats"))),
+        ("decision_text", lambda row: None),
+        ("erased", lambda row: None),
+    ],
+)
+def test_a_backup_that_was_edited_with_all_its_hashes_is_found_by_its_chains(
+    filled: Memory,
+    book: Path,
+    elsewhere: Path,
+    clock: Clock,
+    name: str,
+    alter: Callable[[Row], Row | None],
+) -> None:
+    sound = Backup(back_up(url_of(book), elsewhere / "b.backup").file)
+    forged = elsewhere / "forged.backup"
+    manifest = write_tables(Altered(sound, name, alter), forged, clock.now)
+    seal(forged, manifest.model_copy(update={"chains": sound.manifest.chains}))
+    with pytest.raises(BackupDamaged, match="no sound backup"):
+        restore(forged, url_of(elsewhere / "new.db"))
+    assert not (elsewhere / "new.db").exists()
+
+
+def test_what_a_target_does_not_give_back_as_it_was_is_no_restore(
+    filled: Memory, book: Path, elsewhere: Path
+) -> None:
+    sound = Backup(back_up(url_of(book), elsewhere / "b.backup").file)
+    for alter in (lambda row: None, lambda row: ("?", *row[1:])):
+        with pytest.raises(MemoryDamaged, match="table rule is not the same"):
+            fill(Altered(sound, "rule", alter), sound)
+    fill(Altered(sound, "rule", lambda row: row), sound)
+
+
+@given(st.lists(st.none() | st.integers() | st.text(), min_size=4, max_size=4))
+def test_a_row_comes_back_from_its_line_as_it_was(values: list[object]) -> None:
+    table = next(table for table in TABLES if table.name == "begun")
+    line = line_of(table, tuple(values))
+    assert line.count(b"\n") == 1
+    assert row_of(table, line) == tuple(values)
 
 
 # Erasures
