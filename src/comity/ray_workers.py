@@ -42,6 +42,8 @@ class RayWorkers(Generic[J, R]):
         self._idle: list[Any] = []
         self._deaths: Counter[int] = Counter()
         self._numbers = 0
+        self.lost = 0
+        """How many workers went away over a job."""
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0)(_Actor)
 
     def _connect(self, address: str) -> None:
@@ -118,6 +120,7 @@ class RayWorkers(Generic[J, R]):
             raise  # a fault of ours, told with its traceback
         except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)  # where it is only out of reach, it must not come back
+            self.lost += 1
             self._deaths[number] += 1
             if self._deaths[number] >= DEATHS:
                 raise WorkerLost(

@@ -12,6 +12,7 @@ import click
 
 from comity.cli.output import note, progress_bar, say_json, waiting
 from comity.cli.plan import announce, announce_plan, changes_of_held, plan_as_json
+from comity.cli.ray import ray_option
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import MOMENT, json_option
 from comity.errors import ComityError, RuleError
@@ -51,6 +52,7 @@ class Stopped(ComityError):
 @click.option(
     "--batch", type=click.IntRange(1), metavar="N", help="Rules of one revision (--stream: 8000)."
 )
+@ray_option("Embed on a Ray cluster; with --stream, which it stands for too (docs/ray.md).")
 @click.option("--keep-going", is_flag=True, help="Leave out rows that cannot be taken (--stream).")
 @click.option("--note", "reason", default="", metavar="TEXT", help="Why, for the record.")
 @json_option
@@ -67,6 +69,7 @@ def add_command(
     stream: bool,
     workers: int | None,
     batch: int | None,
+    ray: str | None,
     keep_going: bool,
     reason: str,
     as_json: bool,
@@ -82,7 +85,7 @@ def add_command(
     on where it was stopped. Nothing is repealed for being gone from a file.
     """
     given = _defaults(defaults)
-    if stream:
+    if stream or ray is not None:
         from comity.cli.add_stream import Streaming
 
         if draft:
@@ -93,6 +96,7 @@ def add_command(
             keep_going=keep_going,
             workers=workers,
             batch=batch,
+            ray=ray,
             as_json=as_json,
         )
         streaming.run(paths, given, reason, dry_run=dry_run)

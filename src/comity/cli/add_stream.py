@@ -35,6 +35,7 @@ class Streaming:
         keep_going: bool,
         workers: int | None,
         batch: int | None,
+        ray: str | None,
         as_json: bool,
     ) -> None:
         self._session = session
@@ -42,6 +43,7 @@ class Streaming:
         self._keep_going = keep_going
         self._workers = workers
         self._batch = batch
+        self._ray = ray
         self._as_json = as_json
         self._left_out: list[str] = []
         self._left = 0
@@ -122,19 +124,20 @@ class Streaming:
 
     def _open_workers(self, stack: ExitStack) -> EmbeddingWorkers | None:
         from comity.memory.embed_worker import embedding
+        from comity.ray_workers import RayWorkers
         from comity.workers import ProcessWorkers, processors
 
         settings = self._session.settings
-        # the fake costs less than handing its texts to another process
-        count = self._workers or (1 if settings.embedder == "hash" else processors())
-        if count == 1:
-            return None
         make = embedding(
             settings.embedder,
             base_url=settings.base_url or None,
             api_key=settings.api_key.get_secret_value() or None,
         )
-        return stack.enter_context(ProcessWorkers(make, count))
+        if self._ray is not None:
+            return stack.enter_context(RayWorkers(make, self._ray, self._workers))
+        # the fake costs less than handing its texts to another process
+        count = self._workers or (1 if settings.embedder == "hash" else processors())
+        return stack.enter_context(ProcessWorkers(make, count)) if count > 1 else None
 
     def _check(self, memory: Memory, stream: FileStream) -> None:
         """A dry run: everything is read and checked, and nothing compared or changed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,11 @@ import click
 from comity.cli.exam_generate import generate_command
 from comity.cli.exam_notes import note_plan, say_scores
 from comity.cli.exam_preferences import preferences_command
+from comity.cli.exam_ray import examiners
 from comity.cli.exam_report import Floor, fail_under_option, report_command
 from comity.cli.exam_retire import retire_command
 from comity.cli.output import note, progress_bar
+from comity.cli.ray import ray_option
 from comity.cli.session import Session, pass_session, settings_options
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from comity.evaluation.runs import Item, Key, Mode, Plan, Run
     from comity.memory.memory import Memory
     from comity.models.chat import ChatModel
+    from comity.workers import Make
 
 _PARALLEL = 8  # requests at once to a server; a model on this machine works on one
 
@@ -93,6 +96,7 @@ def exam_group() -> None:
 @click.option(
     "--parallel", type=click.IntRange(1), metavar="N", help="Questions at a time (servers: 8)."
 )
+@ray_option("Put them on a Ray cluster, one at a time on each of its processors (docs/ray.md).")
 @click.option(
     "--turns/--no-turns",
     default=True,
@@ -123,6 +127,7 @@ def run_command(
     changed: Path | None,
     skip_bad: bool,
     parallel: int | None,
+    ray: str | None,
     turns: bool,
     max_tokens: int,
     floors: tuple[Floor, ...],
@@ -161,7 +166,11 @@ def run_command(
             if resume:
                 note(f"{len(run.answered())} of them are there already")
             at_once = parallel or (_PARALLEL if model.name.startswith("openai:") else 1)
-            _execute(run, todo, examiner, at_once)
+            if ray is None:
+                _execute(run, todo, _by_this_process(run, todo, examiner, at_once))
+            else:
+                make = examiners(session, used, options, earlier)
+                _execute(run, todo, _by_cluster(run, todo, make, ray, parallel))
             missed = say_scores(run, floors, changed=changed)
     finally:
         if memory is not None:
@@ -299,9 +308,33 @@ def _earlier(folder: Path | None, model: str, options: ExamOptions) -> Mapping[K
     return {key: item for key, item in run.latest().items() if item.scored_by in told}
 
 
-def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> None:
+Asking = Callable[[Callable[["Item"], None]], object]
+"""Asks all that is to be asked, and tells a function of each item."""
+
+
+def _by_this_process(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -> Asking:
     from comity.evaluation.run import execute
 
+    def ask(seen: Callable[[Item], None]) -> int:
+        return asyncio.run(execute(run, todo, examiner, parallel=parallel, seen=seen))
+
+    return ask
+
+
+def _by_cluster(
+    run: Run, todo: Sequence[Job], make: Make[Job, Item], address: str, count: int | None
+) -> Asking:
+    from comity.evaluation.run import execute_elsewhere
+    from comity.ray_workers import RayWorkers
+
+    def ask(seen: Callable[[Item], None]) -> int:
+        with RayWorkers(make, address, count) as workers:
+            return execute_elsewhere(run, todo, workers, seen=seen)
+
+    return ask
+
+
+def _execute(run: Run, todo: Sequence[Job], ask: Asking) -> None:
     with progress_bar("answers", "answers") as advance:
         done = len(run.answered())
 
@@ -312,7 +345,7 @@ def _execute(run: Run, todo: Sequence[Job], examiner: Examiner, parallel: int) -
 
         advance(done, len(todo))
         try:
-            asyncio.run(execute(run, todo, examiner, parallel=parallel, seen=seen))
+            ask(seen)
         except KeyboardInterrupt:
             note(
                 f"{done} of {len(todo)} answers are kept in {run.folder}; "

@@ -21,6 +21,7 @@ from comity.evaluation.turns import Choice, tell_in_turns
 from comity.memory.memory import Memory
 from comity.models.chat import ChatModel
 from comity.records import RuleRef
+from comity.workers import Workers
 
 
 class Job(NamedTuple):
@@ -120,15 +121,39 @@ async def execute(
     try:
         await asyncio.gather(*workers)
     except ComityError as error:
-        raise ExamError(
-            f"stopped after {len(done) + count} of {len(todo)} answers, which are kept in "
-            f"{run.folder}; continue with --resume --out {run.folder}. The reason: {error}"
-        ) from error
+        raise _stopped(run, len(done) + count, len(todo), error) from error
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return count
+
+
+def _stopped(run: Run, answers: int, todo: int, error: ComityError) -> ExamError:
+    return ExamError(
+        f"stopped after {answers} of {todo} answers, which are kept in {run.folder}; continue "
+        f"with --resume --out {run.folder}. The reason: {error}"
+    )
+
+
+def execute_elsewhere(
+    run: Run,
+    todo: Sequence[Job],
+    workers: Workers[Job, Item],
+    *,
+    seen: Callable[[Item], None] = lambda item: None,
+) -> int:
+    """`execute` by workers: each question's item is kept once, whichever worker was lost."""
+    done = run.answered()
+    waiting = [workers.submit(job) for job in todo if job.key not in done]
+    for count in range(len(waiting)):
+        try:
+            _, item = workers.done()
+        except ComityError as error:
+            raise _stopped(run, len(done) + count, len(todo), error) from error
+        run.append(item)
+        seen(item)
+    return len(waiting)
 
 
 async def examine(job: Job, examiner: Examiner) -> Item:
