@@ -16,7 +16,7 @@ from comity.memory.pages import DecisionFilter, RuleFilter
 from comity.memory.place_paths import contains
 from comity.memory.sealed import whole
 from comity.memory.sqlite import SqliteStore
-from comity.memory.store import Change, StoredRule
+from comity.memory.store import Change, Store, StoredRule
 from comity.records import Citation, Decision, Rule, RuleRef, Scope
 
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
@@ -24,8 +24,15 @@ PLACES = ("world", "CN", "CN-HN", "CN-HN/长沙市", "CN-H", "XA", "XA-CN", "XA-
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[SqliteStore]:
+def store() -> Iterator[Store]:
     book = SqliteStore(None)
+    fill(book)
+    yield book
+    book.close()
+
+
+def fill(book: Store) -> None:
+    """Write the rules and decisions of which pages are read."""
     for number in range(40):
         rule = Rule(
             id=f"rule {number:02}",
@@ -44,15 +51,13 @@ def store() -> Iterator[SqliteStore]:
     _commit(book, Rule(id="rule 07", text="Dogs", tenant="other"), "other")
     for number in range(30):
         _record(book, _decision(number))
-    yield book
-    book.close()
 
 
-def _commit(book: SqliteStore, rule: Rule, tenant: str = "default") -> None:
+def _commit(book: Store, rule: Rule, tenant: str = "default") -> None:
     book.commit(Change(tenant=tenant, kind="add", rules=(rule,), made_at=NOON))
 
 
-def _record(book: SqliteStore, decision: Decision) -> None:
+def _record(book: Store, decision: Decision) -> None:
     book.append_decision("default", lambda _: whole(decision))
 
 
@@ -109,14 +114,14 @@ rule_filters = st.builds(
     as_of=st.none() | st.integers(0, 55),
 )
 def test_a_page_of_rules_is_what_a_walk_over_all_would_give(
-    store: SqliteStore, chosen: RuleFilter, after: str, limit: int, as_of: int | None
+    store: Store, chosen: RuleFilter, after: str, limit: int, as_of: int | None
 ) -> None:
     walked = [each for each in store.latest("default", as_of) if wanted(each, chosen)]
     expected = [each for each in walked if each.rule.id > after][:limit]
     assert store.page("default", chosen, after=after, limit=limit, as_of=as_of) == expected
 
 
-def test_pages_one_after_another_hold_every_rule_once(store: SqliteStore) -> None:
+def test_pages_one_after_another_hold_every_rule_once(store: Store) -> None:
     ids: list[str] = []
     while page := store.page("default", RuleFilter(), after=ids[-1] if ids else "", limit=7):
         ids += [each.rule.id for each in page]
@@ -140,7 +145,7 @@ decision_filters = st.builds(
     limit=st.integers(1, 40),
 )
 def test_a_page_of_decisions_is_what_a_walk_over_all_would_give(
-    store: SqliteStore, chosen: DecisionFilter, after: str, limit: int
+    store: Store, chosen: DecisionFilter, after: str, limit: int
 ) -> None:
     every = list(store.decisions("default"))
     behind = [each.id for each in every].index(after) + 1 if after else 0
@@ -156,12 +161,12 @@ def test_a_page_of_decisions_is_what_a_walk_over_all_would_give(
     assert store.decision_page("default", chosen, after=after, limit=limit) == expected
 
 
-def test_a_page_after_an_unknown_decision_is_no_empty_page(store: SqliteStore) -> None:
+def test_a_page_after_an_unknown_decision_is_no_empty_page(store: Store) -> None:
     with pytest.raises(NotFound, match="'d-99'"):
         store.decision_page("default", DecisionFilter(), after="d-99")
 
 
-def test_another_tenant_has_pages_of_its_own(store: SqliteStore) -> None:
+def test_another_tenant_has_pages_of_its_own(store: Store) -> None:
     assert [each.rule.tenant for each in store.page("other", RuleFilter())] == ["other"]
     assert store.decision_page("other", DecisionFilter()) == []
     with pytest.raises(NotFound):
