@@ -23,8 +23,8 @@ from comity.memory.postgres import PostgresStore
 from comity.memory.store import Store
 
 
-@pytest.fixture(scope="module")
-def store(postgres: Server) -> Iterator[Store]:  # type: ignore[no-redef]  # of SQLite
+@pytest.fixture(scope="module")  # type: ignore[no-redef]  # it takes the place of SQLite's
+def store(postgres: Server) -> Iterator[Store]:
     book = PostgresStore(postgres.url(new_database(postgres, template="template_of_all"), APP))
     fill(book)
     yield book
