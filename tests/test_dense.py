@@ -17,7 +17,7 @@ from comity.memory.rows import VectorRows
 from comity.memory.sketch import lists_for
 
 # one bit of 32 components tells little: more candidates than of 384
-SMALL = Sizes(sketched_from=2_000, behind=200, looked_at=900, candidates=15)
+SMALL = Sizes(sketched_from=2_000, behind=200, looked_at=900, candidates=15, least=50)
 DIMENSION = 32
 
 
@@ -146,7 +146,7 @@ def test_there_are_half_as_many_lists_as_the_root_of_the_rows(size: int, lists: 
 
 def test_nothing_is_lost_while_sketches_are_made_beside_searches_and_appending() -> None:
     vectors = unit_vectors(9_000, 13)
-    dense = DenseIndex(DIMENSION, Sizes(sketched_from=1_000, behind=50, looked_at=400))
+    dense = DenseIndex(DIMENSION, Sizes(sketched_from=1_000, behind=50, looked_at=400, least=100))
     dense.append(vectors[:100])
     done = threading.Event()
     wrong: list[str] = []

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from comity.errors import EmbedderError
-from comity.memory.dense import DenseIndex
+from comity.memory.dense import Sizes
 from comity.memory.embed import HashEmbedder
 from comity.memory.index import LocalIndex, remove_index
 from comity.memory.lexical import WordIndex
@@ -32,22 +33,28 @@ from contracts.index import Indexed
 TEXTS = [f"{a} must not {b} near {c}" for a in ("dogs", "cats") for b in "abcde" for c in "fghij"]
 
 
-def open_indexed(folder: Path | None, embedder: HashEmbedder | None = None) -> Indexed:
+SKETCHED = Sizes(sketched_from=30, behind=8, looked_at=200, least=100)
+
+
+def open_indexed(
+    folder: Path | None, embedder: HashEmbedder | None = None, sizes: Sizes | None = None
+) -> Indexed:
     embedder = embedder or HashEmbedder(64)
     store = SqliteStore(folder / "rules.db" if folder else None)
     vectors = VectorCache(None)
     home = folder / "index" if folder else None
 
     def reopen() -> LocalIndex:
-        return LocalIndex(store, embedder, vectors, home)
+        return LocalIndex(store, embedder, vectors, home, sizes or Sizes())
 
     return Indexed(store, embedder, reopen(), reopen)
 
 
-@pytest.fixture(params=["memory", "folder", "reopened"])
+@pytest.fixture(params=["memory", "folder", "reopened", "sketched", "sketched and reopened"])
 def indexed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Indexed]:
-    opened = open_indexed(None if request.param == "memory" else tmp_path)
-    if request.param == "reopened":  # every catch-up begins from a snapshot
+    sizes = SKETCHED if "sketched" in request.param else None
+    opened = open_indexed(None if request.param == "memory" else tmp_path, sizes=sizes)
+    if "reopened" in request.param:  # every catch-up begins from a snapshot
 
         class Reopened(Indexed):
             def nearest(self, *args: object, **kwargs: object) -> list[str]:
@@ -64,7 +71,7 @@ def indexed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Indexed]
 @pytest.fixture
 def saved(tmp_path: Path) -> Iterator[Indexed]:
     """A memory of fifty rules on disk with a snapshot of its index."""
-    opened = open_indexed(tmp_path)
+    opened = open_indexed(tmp_path, sizes=SKETCHED)
     opened.add(*(Rule(id=f"r{n}", text=text) for n, text in enumerate(TEXTS)))
     opened.index.catch_up()
     opened.index.save()
@@ -199,6 +206,88 @@ def test_a_restored_book_that_lacks_only_places_is_noticed(
     assert restored.matching("cats") == ["b"]
     assert "another history" in caplog.text
     restored.store.close()
+
+
+def test_a_snapshot_of_an_older_format_is_made_anew(
+    saved: Indexed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, file = answers(saved), snapshot(tmp_path) / "manifest.json"
+    manifest = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(manifest | {"format": manifest["format"] - 1}), "utf-8")
+    digest = sha256(file.read_bytes()).hexdigest()
+    (tmp_path / "index" / "CURRENT").write_text(f"{file.parent.name} {digest}", "ascii")
+    saved.index = saved.reopen()
+    assert "another memory or version" in caplog.text
+    assert answers(saved) == before
+    saved.index.save()
+    assert snapshot(tmp_path).name != file.parent.name
+    caplog.clear()
+    saved.index = saved.reopen()
+    assert answers(saved) == before
+    assert not caplog.records
+
+
+class Halting(SqliteStore):
+    """A book that tells its name only when it may: snapshots are half written until then."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def identity(self) -> str:
+        self.asked.set()
+        assert self.may.wait(30)
+        return super().identity()
+
+
+def test_searches_and_changes_go_on_while_a_snapshot_is_written(tmp_path: Path) -> None:
+    store = Halting(tmp_path / "rules.db")
+    embedder, vectors = HashEmbedder(64), VectorCache(None)
+    index = LocalIndex(store, embedder, vectors, tmp_path / "index", SKETCHED)
+    indexed = Indexed(store, embedder, index, lambda: index)
+    indexed.add(*(Rule(id=f"r{n}", text=text) for n, text in enumerate(TEXTS)))
+    index.catch_up()
+    saving = threading.Thread(target=index.save)
+    saving.start()
+    assert store.asked.wait(120)
+    for n in range(20):
+        text = f"zebra {n * 7919:08d}"
+        indexed.add(Rule(id=f"late-{n}", text=text))
+        assert indexed.matching(text)[0] == f"late-{n}"
+        assert f"late-{n}" in indexed.nearest(text, k=3)
+    store.may.set()
+    saving.join()
+    again = LocalIndex(store, embedder, vectors, tmp_path / "index", SKETCHED)
+    assert again.admit(Scope()).rows.sum() == len(TEXTS)  # what there was when it began
+    again.catch_up()
+    for found in (index, again):
+        mask = found.admit(Scope())
+        assert mask.rows.sum() == len(TEXTS) + 20
+        assert len(set(found.matching("zebra", mask, 50).positions.tolist())) == 20
+        assert len(set(found.matching("dogs", mask, 50).positions.tolist())) == len(TEXTS) // 2
+    store.close()
+
+
+def test_a_revision_at_hand_is_taken_in_where_it_is_the_next_one() -> None:
+    indexed = open_indexed(None)
+    indexed.add(Rule(id="a", text="dogs"))
+    index = indexed.index
+    assert isinstance(index, LocalIndex)
+    indexed.add(Rule(id="b", text="zebras"), Rule(id="c", text="wolves"))
+    batches = [indexed.store.fetch([1]), indexed.store.fetch([2, 3])]
+    vectors = [
+        indexed.embedder.embed_passages([stored.rule.indexed_text for stored in batch])
+        for batch in batches
+    ]
+    assert not index.feed(batches[1], vectors[1])
+    assert not index.feed([*batches[0], *batches[1]], np.concatenate(vectors))
+    assert not index.feed([], vectors[0][:0])
+    assert index.feed(batches[0], vectors[0])
+    assert not index.feed(batches[0], vectors[0])
+    assert index.feed(batches[1], vectors[1])
+    assert index.admit(Scope()).revision == index.catch_up() == 2
+    assert indexed.nearest("zebras", k=1) == indexed.matching("zebras") == ["b"]
+    indexed.store.close()
 
 
 def test_a_snapshot_of_another_embedder_is_a_clear_error(saved: Indexed, tmp_path: Path) -> None:
@@ -338,7 +427,7 @@ def test_threads_search_while_another_writes(tmp_path: Path) -> None:
     done = threading.Event()
 
     def write() -> None:
-        for n in range(25):
+        for n in range(10):
             indexed.add(*(Rule(id=f"{n}-{i}", text="dogs", mandatory=True) for i in range(4)))
             indexed.index.catch_up()
             indexed.index.save()
@@ -363,62 +452,6 @@ def test_threads_search_while_another_writes(tmp_path: Path) -> None:
         writing.result()
     assert min(reads) > 0
     indexed.store.close()
-
-
-def unit_vectors(count: int, seed: int, around: int = 40) -> NDArray[np.float32]:
-    """Vectors in clusters, as texts have them."""
-    random_numbers = np.random.default_rng(seed)
-    centres = random_numbers.normal(size=(around, 32))
-    chosen = centres[random_numbers.integers(0, around, count)]
-    rows = (chosen + random_numbers.normal(scale=0.7, size=(count, 32))).astype(np.float32)
-    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
-
-
-@pytest.mark.parametrize("batch", [2_500, 22_000])
-def test_beyond_twenty_thousand_vectors_recall_stays(batch: int) -> None:
-    vectors = np.concatenate((unit_vectors(20_000, 1), unit_vectors(2_000, 2, around=5)))
-    dense = DenseIndex(32)
-    for start in range(0, len(vectors), batch):
-        dense.append(vectors[start : start + batch])
-    assert len(dense) == 22_000
-    mask = np.random.default_rng(3).random(22_000) < 0.3
-    found = 0
-    questions = np.concatenate((unit_vectors(50, 4), vectors[-50:]))
-    for question in questions:
-        exact = np.argsort(-(vectors @ question) - 10 * mask)[:10]
-        ranked = dense.search(question, mask, 10)
-        assert mask[ranked.positions].all()
-        assert (np.diff(ranked.scores) <= 0).all()
-        found += len(set(exact.tolist()) & set(ranked.positions.tolist()))
-    assert found / (10 * len(questions)) >= 0.95
-
-
-def test_rules_unlike_all_before_them_are_found_as_well() -> None:
-    old = unit_vectors(20_001, 1, around=1)
-    new = unit_vectors(1_000, 8, around=1)
-    vectors = np.concatenate((old, new))
-    dense = DenseIndex(32)
-    dense.append(old)
-    for start in range(0, 1_000, 100):
-        dense.append(new[start : start + 100])
-    everything = np.ones(len(vectors), np.bool_)
-    found = 0
-    for question in new[:50]:
-        exact = set(np.argsort(-(vectors @ question))[:10].tolist())
-        found += len(exact & set(dense.search(question, everything, 10).positions.tolist()))
-    assert found / 500 >= 0.9
-
-
-def test_at_the_size_where_vectors_are_packed_nothing_is_lost() -> None:
-    vectors = unit_vectors(20_001, 5)
-    dense = DenseIndex(32)
-    dense.append(vectors[:20_000])
-    everything = np.ones(20_001, np.bool_)
-    assert dense.search(vectors[7], everything[:20_000], 1).positions.tolist() == [7]
-    dense.append(vectors[20_000:])
-    for at in (0, 7, 20_000):
-        assert dense.search(vectors[at], everything, 1).positions.tolist() == [at]
 
 
 def test_moments_are_compared_exactly(tmp_path: Path) -> None:

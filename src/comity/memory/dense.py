@@ -40,6 +40,12 @@ class Sizes:
     """In the mask, of the lists nearest to a question: so many kept .98 of the 20 nearest."""
     candidates: int = 6
     """For each of the k that are asked for."""
+    least: int = 300
+    """Candidates in any case."""
+
+    def most(self, k: int) -> int:
+        """How many candidates there are to be."""
+        return max(self.candidates * k, self.least)
 
 
 class DenseIndex:
@@ -131,7 +137,7 @@ class DenseIndex:
         return (
             lists * _LIST_NS
             + self._sizes.looked_at * _SKETCHED_NS
-            + self._sizes.candidates * k * _CANDIDATE_NS
+            + self._sizes.most(k) * _CANDIDATE_NS
             + len(behind) * _PASSED_NS
             + np.count_nonzero(behind) * _LOOKED_AT_NS
         )
@@ -144,8 +150,7 @@ class DenseIndex:
         lists: int,
         k: int,
     ) -> Ranked:
-        most = self._sizes.candidates * k
-        likely = sketch.candidates(vector, rows[: sketch.size], most, lists)
+        likely = sketch.candidates(vector, rows[: sketch.size], self._sizes.most(k), lists)
         near = self._rows.nearest_of(vector, likely, k)
         if len(rows) <= sketch.size:
             return near

@@ -228,5 +228,6 @@ def _best(
     chosen = None if flags is None else parameters(sel=only(flags))
     scores, found = view.search(vector[np.newaxis], min(k, len(rows)), params=chosen)
     known = found[0] >= 0
-    where = found[0][known]
-    return Ranked(where if positions is None else positions[where], scores[0][known])
+    where = found[0][known] if positions is None else positions[found[0][known]]
+    order = np.lexsort((where, -scores[0][known]))  # of equal scores, the lower position
+    return Ranked(where[order], scores[0][known][order])
