@@ -107,7 +107,10 @@ def test_from_every_mark_on_it_gives_the_rest(tmp_path: Path, name: str) -> None
     for number, (_, mark) in enumerate(marks):
         again = stream(tmp_path / name)
         assert again.resume(mark)
-        assert list(again) == [rule for rule, _ in marks[number + 1 :]]
+        rest = [(rule, again.share()) for rule in again]
+        assert [rule for rule, _ in rest] == [rule for rule, _ in marks[number + 1 :]]
+        assert [share for _, share in rest] == sorted(share for _, share in rest)
+        assert not rest or rest[-1][1] == 1
 
 
 def test_it_begins_at_the_first_row_where_something_else_stood_before_the_mark(

@@ -82,7 +82,7 @@ class FileStream:
         self.name = self._names.hexdigest()[:16]
         """16 hex digits: which files these are, and with which settings they are read."""
         self._size = sum(_size(file) for file in found.files)
-        self._skipped = 0
+        self._skipped = self._before = 0
         self._restart()
 
     @property
@@ -114,7 +114,7 @@ class FileStream:
             if self._bytes < mark.bytes:
                 self._hash_of(file, mark.bytes - self._bytes)
         same = self.mark()[2:] == mark[2:]
-        self._skipped = mark.rows if same else 0
+        self._skipped, self._before = (mark.rows, mark.bytes) if same else (0, 0)
         self._restart()
         return same
 
@@ -136,8 +136,9 @@ class FileStream:
         return Mark(self.name, self._rows, self._bytes, self._hash.hexdigest())
 
     def share(self) -> float:
-        """Share of all bytes that has been read, 0 to 1."""
-        return min(1.0, self._bytes / self._size) if self._size else 1.0
+        """Share of the bytes behind the mark it goes on from that has been read, 0 to 1."""
+        whole = self._size - self._before
+        return max(0.0, min(1.0, (self._bytes - self._before) / whole)) if whole > 0 else 1.0
 
     def __iter__(self) -> Generator[Rule, None, None]:
         with closing(SeenIds()) as seen, closing(self._all_rows()) as rows:
