@@ -36,9 +36,9 @@ def run(bench: Bench) -> list[Measure]:
     with bench.memory(bench.rules) as memory:  # fills it where it is not there yet
         memory.index.catch_up()
     _forget(bench.book(bench.rules))
-    cold = _start(bench)
-    warm = [_start(bench) for _ in range(bench.starts)] or [cold]
-    last, usual = warm[-1], median(each.ready for each in warm)
+    cold, *warm = [_start(bench) for _ in range(1 + bench.starts)]
+    usual = median(each.ready for each in warm or [cold])
+    last = _start(bench, bench.questions)
     name = bench.size
     return [
         Measure(
@@ -69,15 +69,17 @@ def _forget(book: Path) -> None:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _start(bench: Bench) -> Started:
+def _start(bench: Bench, searches: int = 0) -> Started:
+    """A fresh process that makes so many searches after the first one."""
     command = [sys.executable, "-m", "benchmarks.scale.starting", bench.model_dump_json()]
+    command.append(str(searches))
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Started(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _as_fresh_process(bench: Bench) -> Started:
+def _as_fresh_process(bench: Bench, searches: int) -> Started:
     embedder = bench.made_embedder()  # what is only the benchmark's is made before the watch runs
-    asked = bench.asked()[: bench.questions]
+    asked = bench.asked()
     start = time.perf_counter()
     from comity.memory.memory import Memory
     from comity.retrieval.search import search
@@ -85,7 +87,7 @@ def _as_fresh_process(bench: Bench) -> Started:
     memory = Memory.open(f"sqlite:///{bench.book(bench.rules).absolute()}", embedder=embedder)
     search(memory, *asked[0], k=K)
     ready = time.perf_counter() - start
-    for question, scope in asked:
+    for question, scope in asked[:searches]:
         search(memory, question, scope, k=K)
     held = _status()
     memory.close()
@@ -101,4 +103,5 @@ def _status() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_as_fresh_process(Bench.model_validate_json(sys.argv[1]))._asdict()))
+    _, given, count = sys.argv
+    print(json.dumps(_as_fresh_process(Bench.model_validate_json(given), int(count))._asdict()))
