@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from benchmarks.made_rules import SEED, Maker, article_name, base_of
 from benchmarks.made_vectors import MadeEmbedder, checked_rules, make_seeds, spread
-from benchmarks.report import RESULTS, Measure
+from benchmarks.report import README, RESULTS, Measure, with_table
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale.alternate import alternate
 from benchmarks.scale.page import PAGE, with_figures
@@ -229,6 +229,23 @@ def test_a_part_whose_package_is_missing_is_left_out(
     assert scale.run_part(small, "spread")
     assert "measured before" in capfd.readouterr().out
     assert scale.kept(small) == [one]
+
+
+ASKED_FOR = {
+    *(f"search_1m.{figure}" for figure in ("p50_ms", "p99_ms", "recall")),
+    *("small_scope_1m.recall", "opo_way.speedup", "lancedb.speedup", "milvus_lite.speedup"),
+    *("growth_10k_to_1m.factor", "import.rules_per_s", "change_visible.ms"),
+    *("postgres_in_force.p99_ms", "start_1m.s", "rss_1m.mb"),
+}
+
+
+@pytest.mark.skipif(not (RESULTS / "scale.json").exists(), reason="not measured yet")
+def test_the_results_at_a_million_hold_all_that_was_asked_for() -> None:
+    measures = scale.published()
+    assert {measure.measure for measure in measures} >= ASKED_FOR
+    assert all(measure.machine for measure in measures)
+    page = README.read_text(encoding="utf-8")
+    assert with_table(page, "scale") == page
 
 
 def test_the_scaling_page_shows_the_figures_of_the_results() -> None:

@@ -130,7 +130,7 @@ def lancedb(folder: Path, asked: Asked) -> Iterator[Peer]:
 
     def search(number: int) -> list[int]:
         query = table.search(asked.queries[number]).distance_type("dot").where(filters[number])
-        found: list[int] = query.select(["row"]).limit(K).to_arrow()["row"].to_pylist()
+        found: list[int] = query.select(["row", "_distance"]).limit(K).to_arrow()["row"].to_pylist()
         return found
 
     indexes = {"no index": None, "IVF_SQ": kinds.IvfSq, "IVF_HNSW_SQ": kinds.HnswSq}
