@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from comity.cache import cache_folder
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 
@@ -19,6 +22,10 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # What a test asserts is never how fast a busy machine is.
 settings.register_profile("comity", deadline=None)
 settings.load_profile("comity")
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Clock:
@@ -42,12 +49,17 @@ OpenMemory = Callable[[], Memory]
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One cache for all tests and workers of a run, for the table of places takes a second to
-    compile; nothing of the user's own is read or written."""
+    compile; of the user's own only the models are read, and nothing is written."""
     run = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         run = run.parent
+    cache, models = run / "cache", cache_folder() / "models"
+    cache.mkdir(exist_ok=True)
+    if models.exists():
+        with suppress(FileExistsError):  # another worker was first
+            (cache / "models").symlink_to(models)
     with pytest.MonkeyPatch.context() as session:
-        session.setenv("COMITY_CACHE", str(run / "cache"))
+        session.setenv("COMITY_CACHE", str(cache))
         yield
 
 

@@ -126,7 +126,11 @@ def test_a_search_obeys_time_and_revision(comity: Command) -> None:
         (("search", "dogs", "--hits", "some"), "option --hits", 2),
         (("search", "dogs", "--embedder", "hsah"), "did you mean hash?", 2),
         (("search", "dogs", "--memory", "sqlite:///none.db"), "there is no memory at", 4),
-        (("search", "dogs", "--memory", "mysql://x"), "only sqlite:///FILE is supported", 2),
+        (
+            ("search", "dogs", "--memory", "mysql://x"),
+            "only sqlite:///FILE and postgresql://USER@HOST/DATABASE are",
+            2,
+        ),
         (("ask", "dogs", "--model", "locla"), "did you mean 'local'", 2),
         (("ask", "dogs", "--model", "local"), "run: comity models pull", 7),
         (("ask", "dogs", "--model", "openai:x"), "OPENAI_API_KEY", 2),

@@ -67,10 +67,11 @@ class VectorCache:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if self._state() == "ready":
             return
-        self._connection.transaction_mode = "IMMEDIATE"  # one process makes it, others wait
-        with self._connection:
-            if (state := self._state()) != "ready":
-                self._connection.execute(_MOVE if state == "before" else _SCHEMA)
+        # one makes it, others wait: not by `with`, which keeps all other threads waiting as well
+        self._connection.execute("BEGIN IMMEDIATE")
+        if (state := self._state()) != "ready":
+            self._connection.execute(_MOVE if state == "before" else _SCHEMA)
+        self._connection.execute("COMMIT")
 
     def _state(self) -> str:
         """`ready`, `before` where a version without the table of embedders made it, or `new`."""
