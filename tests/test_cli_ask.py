@@ -132,7 +132,6 @@ def test_a_search_obeys_time_and_revision(comity: Command) -> None:
             2,
         ),
         (("ask", "dogs", "--model", "locla"), "did you mean 'local'", 2),
-        (("ask", "dogs", "--model", "local"), "run: comity models pull", 7),
         (("ask", "dogs", "--model", "openai:x"), "OPENAI_API_KEY", 2),
         (("ask", "dogs", "--budget", "-5"), "option --budget", 2),
         (("ask", "dogs", "--place", "XA-QQ"), "XA-QQ", 3),
@@ -157,6 +156,13 @@ def test_wrong_use_is_told_without_a_traceback(
     result = comity(*arguments)
     assert message in result.stderr
     assert (result.exit_code, result.stdout) == (code, "")
+
+
+def test_a_local_model_that_was_never_pulled_is_told(comity: Command) -> None:
+    comity.environ["COMITY_CACHE"] = str(comity.folder / "elsewhere")
+    result = comity("ask", "dogs", "--model", "local")
+    assert "run: comity models pull" in result.stderr
+    assert (result.exit_code, result.stdout) == (7, "")
 
 
 def test_an_answer_comes_with_its_citations_scope_and_decision(comity: Command) -> None:
