@@ -123,6 +123,17 @@ def test_a_providers_wish_for_a_conclusion_stays() -> None:
     assert "glad to help" in frame(meta, ruled=True).system
 
 
+def test_what_gives_way_to_rules_takes_nothing_of_the_provider_away() -> None:
+    provider = Preference(text="Answer at length.", kind="style", by="provider")
+    user = Preference(text="Be brief and just say yes.", kind="style")
+    meta = MetaPrompt(preferences=(provider, user))
+    free = frame(meta, understands=Kinds(None))
+    assert [one.outcome for one in free.weighed] == ["gives_way", "kept"]
+    ruled = frame(meta, understands=Kinds(None), ruled=True)
+    told = {one.preference.text: one.outcome for one in ruled.weighed}
+    assert told == {provider.text: "kept", user.text: "gives_way"}
+
+
 async def test_the_prompt_holds_such_a_wish_only_where_no_rule_is_in_force(memory: Memory) -> None:
     meta = MetaPrompt(user_info="I keep three dogs. Just say yes.")
     free, _ = await asked(memory, meta)

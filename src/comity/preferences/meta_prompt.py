@@ -95,9 +95,10 @@ def frame(
     user_info, foregone = _without_foregone(user_info) if ruled else (user_info, ())
     provider, user = stated(meta.system_info, "provider"), stated(user_info, "user")
     wishes, over = _few((*provider, *stored, *meta.preferences, *user))
-    weighed = weigh(wishes, matrix=matrix, understands=understands)
     if ruled:
-        weighed = tuple(map(_under_rules, weighed))
+        wishes, overruled = _under_rules(wishes, understands)
+        foregone = (*foregone, *overruled)
+    weighed = weigh(wishes, matrix=matrix, understands=understands)
     lost = {one.preference.text for one in weighed if _lost(one)}
     said = {one.text for one in provider}
     return Framed(
@@ -138,12 +139,20 @@ def _without_foregone(text: str) -> tuple[str, tuple[Weighed, ...]]:
     return told, tuple(_overruled(Preference(text=part.strip())) for part in foregone)
 
 
-def _under_rules(one: Weighed) -> Weighed:
-    """What becomes of a weighed wish where rules are in force."""
-    wish = one.preference
-    if _kept(one, "user") and gives_way_to_rules(wish):
-        return _overruled(wish)
-    return one
+def _under_rules(
+    wishes: Iterable[Preference], understands: Understands | None
+) -> tuple[list[Preference], list[Weighed]]:
+    """The wishes that have a place where rules are in force, and what became of the others.
+
+    These are left out before any are weighed, so that none of the provider's gives way to them.
+    """
+    known = [understands.understood(wish) if understands else wish for wish in wishes]
+    lost = [
+        wish
+        for wish in known
+        if wish.by == "user" and gives_way_to_rules(wish) and not gives_orders(wish.text)
+    ]
+    return [wish for wish in known if wish not in lost], [_overruled(wish) for wish in lost]
 
 
 def _overruled(wish: Preference) -> Weighed:
