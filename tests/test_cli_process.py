@@ -275,6 +275,7 @@ def test_options_stand_before_or_after_the_command(comity: Command) -> None:
 
 
 def test_models_are_listed_with_whether_they_are_here(comity: Command) -> None:
+    comity.environ["COMITY_CACHE"] = str(comity.folder / "elsewhere")
     model = comity.json("models", "list")[0]
     assert (model["default"], model["path"]) == (True, None)
     assert "not pulled" in comity.done("models", "list")
