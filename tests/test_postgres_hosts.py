@@ -129,7 +129,7 @@ def test_gateways_on_two_hosts_answer_alike_and_refuse_without_the_server(
         addresses = []
         for host in ("one", "two"):
             comity.environ["COMITY_CACHE"] = str(tmp_path / host)
-            shutil.copytree(cache_folder(), tmp_path / host, dirs_exist_ok=True)
+            shutil.copytree(cache_folder(), tmp_path / host, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(tmp_path / host / "memories", ignore_errors=True)
             addresses.append(stack.enter_context(serving(comity, "--gateway", file))[0])
         for number in range(6):
