@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import islice
 
 from comity.errors import NotFound, StoreError
 from comity.memory import postgres_texts
@@ -26,9 +26,8 @@ from comity.memory.postgres_transactions import (
     Transactions,
     Values,
     Writing,
-    in_the_name_of,
 )
-from comity.memory.rule_rows import COLUMNS, read_rule, rule_rows
+from comity.memory.rule_rows import COLUMNS, Row, read_rule, rule_rows
 from comity.memory.sealed import Sealer
 from comity.memory.store import (
     AccessKey,
@@ -63,13 +62,19 @@ _INSERT_PLACE = (
     "INSERT INTO comity.place VALUES (%s, %s, %s, %s) "
     "ON CONFLICT (tenant, code) DO UPDATE SET names = excluded.names, revision = excluded.revision"
 )
-_TITLED = """
+_FOUND = """
 SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
-JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title = left(wanted.title, 200)
+JOIN comity.rule ON rule.tenant = %(tenant)s AND
+"""
+_WHOLE_TITLE = "replace(rule.record, '\\u0000', '\\ufffd')::json ->> 'title'"
+_TITLED = f"""
+{_FOUND} rule.title = left(wanted.title, 200)
+    AND (length(rule.title) < 200 OR {_WHOLE_TITLE} = wanted.title)
 UNION
-SELECT rule."row", rule.article FROM unnest(%(titles)s::text[]) AS wanted (title)
-JOIN comity.rule ON rule.tenant = %(tenant)s AND rule.title > wanted.title || ' > '
-    AND rule.title < wanted.title || ' >!'
+{_FOUND} rule.title > wanted.title || ' > ' AND rule.title < wanted.title || ' >!'
+UNION
+{_FOUND} rule.title = left(wanted.title || ' > ', 200) AND length(rule.title) = 200
+    AND starts_with({_WHOLE_TITLE}, wanted.title || ' > ')
 ORDER BY 1
 """
 
@@ -102,6 +107,7 @@ class PostgresStore:
         self._lock = threading.Lock()
         self._read: dict[int, StoredRule] = {}
         self._identity = ""
+        self._revision = 0  # the latest that was seen
         self._followers: list[Follower] = []
         self._append = Grouped(self._append_all)
         self.begun = PostgresBegun(self._transactions)
@@ -122,8 +128,24 @@ class PostgresStore:
 
     def revision(self) -> int:
         """As in `Store`; asked of the server each time (docs/design/postgres.md says why)."""
+        had = self._revision
         ((number,),) = self._transactions.plain("SELECT revision FROM comity.latest")
+        self._refuse_lost(had, int(number))
+        self._saw(int(number))
         return int(number)
+
+    def _saw(self, revision: int) -> None:
+        with self._lock:
+            self._revision = max(self._revision, revision)
+
+    def _refuse_lost(self, had: int, now: int) -> None:
+        """Indexes of this process hold what the server no longer has."""
+        if now < had:
+            raise StoreError(
+                f"{self._connections.shown} is at revision {now}, and had {had} before: it has "
+                "lost changes (a standby took over that had not received them, or an older copy "
+                "was put in place); make them anew, and start this again"
+            )
 
     def commit(self, change: Change) -> int:
         """As in `Store`."""
@@ -136,14 +158,14 @@ class PostgresStore:
         )
         with self._transactions.writing(change.tenant, numbers, versions) as writing:
             ((latest, row),), known = writing.first
-            rows = list(rule_rows(change, latest + 1, dict(known)))
-            writing.run(
-                _revision(change, latest + 1),
-                *_rules(rows, row + 1),
-                *_places(change, latest + 1),
-            )
-            writing.proof = _is_recorded(change, latest + 1)
-        return int(latest) + 1
+            number = int(latest) + 1
+            writing.run(_revision(change, number))
+            for statement in _rules(rule_rows(change, number, dict(known)), row + 1):
+                writing.run(statement)
+            writing.run(*_places(change, number))
+            writing.proof = _is_recorded(change, number)
+        self._saw(number)
+        return number
 
     def rows_after(self, row: int) -> Iterator[StoredRule]:
         """As in `Store`."""
@@ -278,7 +300,7 @@ class PostgresStore:
         made: dict[int, Decision] = {}
         with self._transactions.writing(tenants[0], *locks) as writing:
             for tenant in tenants:
-                writing.run(in_the_name_of(tenant))
+                writing.go_on_for(tenant)
                 made |= _append_in_order(writing, tenant, group)
         return [made[number] for number in range(len(group))]
 
@@ -382,9 +404,10 @@ class PostgresStore:
         try:
             with self._connections.translated():
                 fresh.execute("SET statement_timeout = '1500ms'")
-                before = self._now()
+                had, before = self._revision, self._now()
                 row = fresh.execute(
-                    "SELECT value, clock_timestamp() FROM comity.identity"
+                    "SELECT value, clock_timestamp(), latest.revision "
+                    "FROM comity.identity, comity.latest"
                 ).fetchone()
                 after = self._now()
         finally:
@@ -393,6 +416,7 @@ class PostgresStore:
             raise StoreError(
                 f"{self._connections.shown} was replaced by another memory: start this again"
             )
+        self._refuse_lost(had, row[2])
         self._compare(before, row[1], after)
 
     def _compare(self, before: datetime, server: datetime, after: datetime) -> None:
@@ -427,13 +451,16 @@ def _is_recorded(change: Change, number: int) -> Statement:
     return Statement(query, _revision(change, number).values)
 
 
-def _rules(rows: Sequence[tuple[Any, ...]], first: int) -> Iterator[Statement]:
-    """Inserts of rule versions, so many at once, as columns."""
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[start : start + _ROWS_AT_ONCE]
-        numbers = list(range(first + start, first + start + len(some)))
+def _rules(rows: Iterator[Row], first: int) -> Iterator[Statement]:
+    """Inserts of rule versions, so many at once, as columns.
+
+    They are made one by one as they are sent: the server ends a transaction that stands still.
+    """
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        numbers = list(range(first, first + len(some)))
         columns = [list(column) for column in zip(*some, strict=True)]
         yield Statement(_INSERT_RULES, (numbers, *columns))
+        first += len(some)
 
 
 def _places(change: Change, revision: int) -> Iterator[Statement]:

@@ -47,13 +47,15 @@ _PARAMETERS: dict[str, str | int] = {
 """What a URL may state otherwise. A standby, which is behind, is not spoken to."""
 
 # A writer that stands still (its process is stopped, its host is gone) loses its transaction and
-# its locks, so that the others go on.
+# its locks, so that the others go on. Who has waited for a lock reads what was committed meanwhile,
+# whatever isolation is the database's default.
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
 SET statement_timeout = '60s';
 SET lock_timeout = '10s';
 SET idle_in_transaction_session_timeout = '3s';
 SET TimeZone = 'UTC';
+SET default_transaction_isolation = 'read committed';
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off';
 """
@@ -213,8 +215,8 @@ class Connections:
                 f"{self.shown}: this role may not do that ({said}): docs/postgresql.md says which "
                 "rights it needs"
             ) from error
-        still = errors.IdleInTransactionSessionTimeout
-        if isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable, still)):
+        busy = (errors.QueryCanceled, errors.LockNotAvailable, errors.DeadlockDetected)
+        if isinstance(error, (*busy, errors.IdleInTransactionSessionTimeout)):
             raise StoreError(
                 f"{self.shown} is busy ({said}): nothing was changed; repeat it"
             ) from error

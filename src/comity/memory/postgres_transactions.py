@@ -34,12 +34,22 @@ class Statement(NamedTuple):
 class Writing:
     """A transaction that writes."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, tenant: str) -> None:
         self.connection = connection
+        self.tenant = tenant
+        """In whose name it goes on."""
         self.first: list[list[Row]] = []
         """What the statements that it began with have given."""
         self.proof: Statement | None = None
-        """A query that gives a row once this transaction is committed, and never otherwise."""
+        """A query that gives a row once this transaction is committed, and never otherwise.
+
+        It is asked in the name of `tenant`.
+        """
+
+    def go_on_for(self, tenant: str) -> None:
+        """Go on in the name of another tenant."""
+        _name(self.connection, tenant)
+        self.tenant = tenant
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """What a query gives."""
@@ -88,7 +98,7 @@ class Transactions:
                 connection.execute("BEGIN")
                 number = connection.execute("SELECT pg_current_xact_id()::text")
                 _name(connection, tenant)
-            writing = Writing(connection)
+            writing = Writing(connection, tenant)
             try:
                 # No pipeline where a lock may be held: psycopg ends one with a word (Flush) at
                 # which the server stops to time how long the transaction stands still.
@@ -98,16 +108,16 @@ class Transactions:
                 _take_back(connection)
                 raise
             (transaction,) = number.fetchone() or ("",)
-            self._commit(writing, tenant, str(transaction))
+            self._commit(writing, str(transaction))
 
-    def _commit(self, writing: Writing, tenant: str, transaction: str) -> None:
+    def _commit(self, writing: Writing, transaction: str) -> None:
         try:
             writing.connection.execute("COMMIT")
         except driver().OperationalError:
-            if not writing.connection.closed or not self._committed(writing, tenant, transaction):
+            if not writing.connection.closed or not self._committed(writing, transaction):
                 raise
 
-    def _committed(self, writing: Writing, tenant: str, transaction: str) -> bool:
+    def _committed(self, writing: Writing, transaction: str) -> bool:
         """Whether a transaction was committed whose connection broke off meanwhile.
 
         Once it has ended its proof tells: after a crash of the server its number can be another's.
@@ -116,7 +126,7 @@ class Transactions:
         while writing.proof and time.monotonic() < until:
             with suppress(StoreError):
                 if self._has_ended(transaction):
-                    return bool(self.read(tenant, *writing.proof))
+                    return bool(self.read(writing.tenant, *writing.proof))
             time.sleep(0.1)
         raise StoreError(
             f"{self.connections.shown} was lost while a change was committed, and it is not known "
@@ -127,11 +137,6 @@ class Transactions:
         last, status = "pg_snapshot_xmax(pg_current_snapshot())", "pg_xact_status(%(it)s::xid8)"
         known = f"CASE WHEN %(it)s::xid8 < {last} THEN {status} END"
         return self.plain(f"SELECT {known}", {"it": transaction}) != [("in progress",)]
-
-
-def in_the_name_of(tenant: str) -> Statement:
-    """The statement by which a transaction goes on in the name of another tenant."""
-    return Statement(_NAME, (tenant, ""))
 
 
 def _name(connection: Connection, tenant: str | None) -> None:

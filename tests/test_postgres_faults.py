@@ -1,0 +1,107 @@
+"""PostgreSQL when something goes wrong: lost connections, settings of others, a standby behind."""
+
+# ruff: noqa: F811 - fixtures are imported
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
+
+import pytest
+
+from comity.errors import StoreError
+from comity.memory.sealed import Sealed, whole
+from comity.records import Rule
+from contracts.store import change, decision
+from postgres_databases import OWNER, database, new_database, postgres  # noqa: F401 - fixtures
+from test_postgres import Open, Sql, book, open_store, sql  # noqa: F401 - fixtures
+
+psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
+
+from comity.memory.postgres import PostgresStore, _rules  # noqa: E402
+from comity.memory.postgres_transactions import Statement, Writing  # noqa: E402
+
+
+def test_decisions_of_two_tenants_whose_commit_was_not_answered_are_known_as_made(
+    book: PostgresStore, sql: Sql
+) -> None:
+    def sealed(tenant: str, last: str) -> Sealed:
+        return whole(decision(f"of {tenant}", last, tenant))
+
+    lost: list[object] = []
+    commit = book._transactions._commit
+
+    def committed_without_an_answer(writing: Writing, transaction: str) -> None:
+        ((pid,),) = writing.rows("SELECT pg_backend_pid()")
+        writing.run(Statement("COMMIT"))
+        sql("SELECT pg_terminate_backend(%s, 5000)", pid)
+        lost.append(pid)
+        commit(writing, transaction)
+
+    book._transactions._commit = committed_without_an_answer  # type: ignore[method-assign]
+    made = book._append_all(
+        [(name, partial(sealed, name)) for name in ("one", "two")],
+    )
+    assert lost
+    assert [each.id for each in made] == ["of one", "of two"]
+    assert [each.id for each in book.decisions("two")] == ["of two"]
+
+
+def test_a_large_change_is_sent_as_it_is_made(book: PostgresStore) -> None:
+    """The server would end a transaction that stands still until a million rows are made."""
+    statements = _rules(repeat(("of", "a", "version")), 1)
+    numbers, *columns = next(statements).values
+    assert numbers == list(range(1, len(columns[0]) + 1))
+    following, *_ = next(statements).values
+    assert following[0] == numbers[-1] + 1
+    many = [Rule(id=f"{n}", text="x") for n in range(10_001)]
+    assert book.commit(change(*many)) == 1
+    assert book.rows_of(1) == list(range(1, 10_002))
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_chain_does_not_fork_where_the_server_has_transactions_see_one_moment(
+    open_store: Open, sql: Sql, database: str, level: str
+) -> None:
+    sql(f"ALTER DATABASE {database} SET default_transaction_isolation = '{level}'")
+    one, two = open_store(), open_store()
+    waits = threading.Event()
+
+    def sealed(name: str, last: str) -> Sealed:
+        waits.wait(0.5 if name == "first" else 0)
+        return whole(decision(name, last))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.append_decision, "default", partial(sealed, "first"))
+        threading.Event().wait(0.2)
+        second = pool.submit(two.append_decision, "default", partial(sealed, "second"))
+        assert second.result().previous_hash == first.result().hash
+    with ThreadPoolExecutor(4) as pool:
+        rules = [Rule(id=f"r{n}", text="x") for n in range(8)]
+        made = pool.map(lambda rule: one.commit(change(rule)), rules)
+        assert sorted(made) == list(range(1, 9))
+
+
+def test_a_server_that_has_lost_revisions_is_refused(book: PostgresStore, sql: Sql) -> None:
+    """As after a switch to a standby that had not received all."""
+    book.commit(change(Rule(id="a", text="x")))
+    book.commit(change(Rule(id="b", text="y")))
+    sql("UPDATE comity.latest SET revision = 1")
+    for ask in (book.revision, book.probe):
+        with pytest.raises(StoreError, match=r"revision 1.*had 2.*start this again"):
+            ask()
+
+
+def test_a_title_too_long_to_be_compared_whole_is_found_with_its_chapters(
+    book: PostgresStore,
+) -> None:
+    for length in range(194, 205):
+        title = "t" * length
+        rules = [Rule(id=f"{length}", text="x", title=title)]
+        rules += [Rule(id=f"{length}-c", text="x", title=f"{title} > Chapter I")]
+        book.commit(change(*rules))
+        found = book.titled("default", [title])
+        ids = {stored.rule.id for stored in book.fetch([each.row for each in found])}
+        assert {rule.id for rule in rules} <= ids, length
