@@ -14,10 +14,11 @@ from comity import Memory, Rule
 from comity.alignment.backups import back_up, restore
 from comity.alignment.decisions import follow
 from comity.alignment.erasure import erase
-from comity.errors import StoreError
+from comity.errors import NotFound, StoreError
 from comity.memory.backup import Backup
 from comity.memory.embed import HashEmbedder
 from comity.memory.new_file import TargetTaken
+from comity.memory.open_store import is_there
 from comity.memory.store import PlaceNames, Store
 from comity.records import Erasure
 from conftest import Clock
@@ -163,6 +164,42 @@ def test_a_database_that_holds_anything_or_is_not_ones_own_is_refused(
         restore(taken.file, postgres.url(name, APP))
     restore(taken.file, postgres.url(name, OWNER))
     assert used.revision == taken.manifest.revision
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_tenant_without_a_rule_or_a_key_is_in_the_backup(
+    target: str,
+    elsewhere: Path,
+    postgres: Server,  # noqa: F811
+    clock: Clock,
+) -> None:
+    app, wish = target.replace(OWNER, APP), Rule(id="w", text="Briefly.", tenant="wishes")
+    wish = wish.model_copy(update={"domain": "style", "authority": "preference"})
+    with in_database(app, clock) as memory:
+        asked_first = made(memory, "before any rule", "asks")
+        memory.store.preferences.state("wishes", "p", wish, clock())
+    taken = back_up(app, elsewhere / "b.backup")
+    with pytest.raises(TargetTaken, match="holds a memory already"):
+        restore(taken.file, target)
+    other = postgres.url(new_database(postgres), OWNER)
+    restore(taken.file, other)
+    again = back_up(other.replace(OWNER, APP), elsewhere / "again.backup")
+    assert held(again.file) == held(taken.file)
+    with in_database(other, clock) as memory:
+        assert list(memory.store.chain("asks")) == [asked_first]
+        assert [each.id for each in memory.store.preferences.in_force("wishes", "p", clock())]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_database_without_a_memory_is_not_backed_up_and_stays_so(
+    elsewhere: Path,
+    postgres: Server,  # noqa: F811
+) -> None:
+    url = postgres.url(new_database(postgres), OWNER)
+    with pytest.raises(NotFound, match="there is no memory at postgresql://"):
+        back_up(url, elsewhere / "b.backup")
+    assert not is_there(url)
+    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.usefixtures("cache")

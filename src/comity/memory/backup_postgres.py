@@ -1,7 +1,7 @@
 """A PostgreSQL book of record read as it is at one moment, and an empty one filled.
 
 Who reads may be the role of the gateways: row-level security shows it one tenant after the other,
-and the names of tenants stand in tables that it can read whole. Who fills owns the tables: their
+and the names of tenants stand in a table that it can read whole. Who fills owns the tables: their
 triggers, which count every row, stand still meanwhile.
 """
 
@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from comity.errors import NotFound
 from comity.memory.backup_tables import TABLES, Row, Table, selecting
 from comity.memory.new_file import TargetTaken
 from comity.memory.postgres import PostgresStore
-from comity.memory.postgres_connections import Connections
+from comity.memory.postgres_connections import Connections, shown
+from comity.memory.postgres_format import is_there
 from comity.memory.postgres_tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ _NUMBERS = {
     "mandatory",
 }
 _NUMBERS |= {"entry", "revoked_at", "drawer", "winner_version"}
-_TENANTS = " UNION ".join(
-    f"SELECT tenant FROM {SCHEMA}.{table.name}" for table in TABLES if "tenant" in table.columns
+_TENANTS = f"SELECT name FROM {SCHEMA}.tenant"
+_NOTE_TENANT = f"INSERT INTO {SCHEMA}.tenant VALUES (%s) ON CONFLICT DO NOTHING"
+_ANYTHING = " UNION ALL ".join(
+    f"SELECT 1 FROM {SCHEMA}.{table}" for table in ("revision", "tenant", "access_key", "begun")
 )
 
 
@@ -106,15 +110,15 @@ class PostgresCopy:
             self._name(tenant)
             values = [list(column) for column in zip(*rows, strict=True)]
             self._connection.execute(query.encode(), values)
+            if table.by_tenant and tenant:  # as the triggers do, which stand still
+                self._connection.execute(_NOTE_TENANT.encode(), (tenant,))
 
     def begin_filling(self) -> None:
         """Lock and empty what is made with the tables. Raises `TargetTaken`."""
         with self._connections.translated():
             self._triggers("DISABLE")
             self._name("")
-            held = self._connection.execute(f"{_TENANTS} LIMIT 1".encode()).fetchone()
-            latest = self._one(f'SELECT greatest(revision, "row") FROM {SCHEMA}.latest')
-            if held or latest:
+            if self._one(f"{_ANYTHING} LIMIT 1"):
                 raise TargetTaken(
                     f"{self._connections.shown} holds a memory already, and nothing is ever "
                     "overwritten: name an empty database"
@@ -176,7 +180,9 @@ def _connected(url: str, begin: str) -> Iterator[PostgresCopy]:
 
 @contextmanager
 def reading_postgres(url: str) -> Iterator[PostgresCopy]:
-    """A memory's book as it is now, while others write it. Raises `StoreError`."""
+    """A memory's book as it is now, while others write it. Raises `NotFound` and `StoreError`."""
+    if not is_there(url):
+        raise NotFound(f"there is no memory at {shown(url)}")
     with _connected(url, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as copy:
         yield copy
 

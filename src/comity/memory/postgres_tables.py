@@ -10,7 +10,8 @@ that has been released is never edited. What differs:
 - Every table with a tenant has row-level security: a transaction sees the tenant that it has named
   in `comity.tenant` and no other, the table's owner included. What the index follows and what is
   looked up before a tenant is known can be read for all tenants where `comity.every_tenant` is
-  `on`; decisions, their texts, findings and preferences cannot.
+  `on`; decisions, their texts, findings and preferences cannot. Which tenants have any of these
+  stands in `tenant`, so that a backup finds them all.
 - Times are microseconds since 1970-01-01 UTC, and texts compare by code points, as in SQLite.
 
 A migration that is to change rows of a table with row-level security lifts it first: under it,
@@ -55,6 +56,7 @@ def _append_only(table: str) -> str:
 
 
 def _by_tenant(table: str, *, all_can_be_read: bool = False) -> str:
+    """A transaction sees the rows of its tenant; what not all can read has its tenant noted."""
     policies = f"""
 ALTER TABLE comity.{table} ENABLE ROW LEVEL SECURITY;
 ALTER TABLE comity.{table} FORCE ROW LEVEL SECURITY;
@@ -67,7 +69,11 @@ CREATE POLICY of_tenant ON comity.{table}
 CREATE POLICY of_every_tenant ON comity.{table} FOR SELECT
     USING (current_setting('comity.every_tenant', true) = 'on');
 """
-    return policies
+        return policies
+    return f"""{policies}
+CREATE TRIGGER noted AFTER INSERT ON comity.{table} FOR EACH ROW
+EXECUTE FUNCTION comity.note_tenant();
+"""
 
 
 _CREATE = (
@@ -75,6 +81,13 @@ _CREATE = (
     + f"""
 CREATE TABLE comity.identity (value {_TEXT});
 INSERT INTO comity.identity VALUES (replace(gen_random_uuid()::text, '-', ''));
+
+CREATE TABLE comity.tenant (name TEXT COLLATE "C" PRIMARY KEY);
+CREATE FUNCTION comity.note_tenant() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO comity.tenant VALUES (NEW.tenant) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
 
 CREATE TABLE comity.latest (
     revision BIGINT NOT NULL,
@@ -150,7 +163,7 @@ END $$;
 CREATE TRIGGER counted AFTER INSERT ON comity.rule REFERENCING NEW TABLE AS added
 FOR EACH STATEMENT EXECUTE FUNCTION comity.count_rows();
 """
-    + "".join(map(_append_only, ("revision", "rule")))
+    + "".join(map(_append_only, ("revision", "rule", "tenant")))
     + _kept("decision", "decision is append-only")
     + _refused("decision", "decision is append-only", "DELETE")
     + _by_tenant("revision", all_can_be_read=True)
