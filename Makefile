@@ -10,6 +10,9 @@ TRAIN := $(VENV)/.installed-train
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
+# where no bytecode is kept, each of the hundreds of processes of the tests compiles all it imports
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint bench bench-exams bench-gateway bench-preferences bench-rewriting bench-scale soak fuzz lock clean
 
 help: ## show this list
