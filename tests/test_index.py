@@ -464,14 +464,33 @@ def test_moments_are_compared_exactly(tmp_path: Path) -> None:
     indexed.store.close()
 
 
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_words_find_the_few_rows_in_force_among_many_of_their_kind(tmp_path: Path, k: int) -> None:
+    words = WordIndex()
+    words.append(
+        0, [0] * 3_000, [f"{'leash' if n % 10 == 5 else 'dogs'} {n}" for n in range(3_000)]
+    )
+    words.append(3_000, [1] * 50, ["leash of another place"] * 50)
+    words.save(tmp_path / "words", 3_050)
+    words.adopt(tmp_path / "words", 3_050)
+    rows = np.zeros(3_050, np.bool_)
+    few = rows.copy()
+    few[[5, 705, 1_905, 2_995]] = True
+    found = words.search("leash 1905", ScopeMask(few, (0,)), k).positions.tolist()
+    assert found[0] == 1_905
+    assert len(found) == len(set(found)) == min(k, 4)
+    assert set(found) <= {5, 705, 1_905, 2_995}
+    assert not len(words.search("leash", ScopeMask(rows, (0,)), k).positions)
+
+
 def test_a_long_text_scores_alike_while_recent_and_once_saved(tmp_path: Path) -> None:
     everything = ScopeMask(np.ones(501, np.bool_), (0,), 0)
     saved = WordIndex()
-    for position in range(500):
-        saved.append(position, 0, f"short rule number {position} about dogs and cats in parks")
+    texts = [f"short rule number {n} about dogs and cats in parks" for n in range(500)]
+    saved.append(0, [0] * 500, texts)
     saved.save(tmp_path / "first", 500)
     saved.adopt(tmp_path / "first", 500)
-    saved.append(500, 0, "leash " + "many other words " * 500)
+    saved.append(500, [0], ["leash " + "many other words " * 500])
     recent = saved.search("leash", everything, 5)
     saved.save(tmp_path / "second", 1)
     saved.adopt(tmp_path / "second", 1)

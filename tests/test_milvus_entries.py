@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from comity.errors import MissingExtra, SettingsError, StoreError
 from comity.memory.embed import HashEmbedder
-from comity.memory.lexical import words
 from comity.memory.memory import Memory
 from comity.memory.milvus_entries import (
     MOST_BYTES,
@@ -41,6 +40,7 @@ from comity.memory.milvus_scope import (
 from comity.memory.milvus_server import Address, address_of
 from comity.memory.scope import ScopeTable
 from comity.memory.store import StoredRule
+from comity.memory.words import words
 from comity.records import Rule, Scope
 
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)

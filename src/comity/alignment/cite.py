@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from comity.memory.lexical import folded, words
+from comity.memory.words import folded, words
 from comity.records import Citation, Rule
 
 _NUMBER = r"R?\d{1,4}"

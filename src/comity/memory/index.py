@@ -39,7 +39,7 @@ _FORMAT = 4
 _ROWS_AT_ONCE = 5_000
 _SAVE_AFTER = 1_000  # rules that are in no snapshot, or a twentieth of all
 _SAVE_AFTER_AT_MOST = 10_000  # their words are scored one by one
-_SAVE_IN_COURSE = 50_000  # in no snapshot during a long catch-up, or a quarter of all
+_SAVE_IN_COURSE = 100_000  # in no snapshot during a long catch-up, or half of all
 _LOG = logging.getLogger(__name__)
 
 
@@ -252,7 +252,7 @@ class LocalIndex:
 
     @property
     def _save_in_course(self) -> int:
-        return max(_SAVE_IN_COURSE, len(self._now.table) // 4)
+        return max(_SAVE_IN_COURSE, len(self._now.table) // 2)
 
     def _append(
         self,
@@ -264,8 +264,8 @@ class LocalIndex:
         earlier = {s.row: self._earlier(s) for s in batch if s.rule.version > 1}
         try:
             kinds = parts.table.prepare(batch)
-            for at, (stored, kind) in enumerate(zip(batch, kinds, strict=True)):
-                parts.words.append(len(parts.table) + at, kind, stored.rule.indexed_text)
+            texts = [stored.rule.indexed_text for stored in batch]
+            parts.words.append(len(parts.table), kinds, texts)
             parts.dense.append(vectors)
             masks.enter_context(self._masks)
             parts.table.extend(batch, kinds, earlier)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import unicodedata
 from collections.abc import Iterable, Sequence
-from operator import add
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,42 +19,17 @@ import numpy as np
 from comity.memory.recent_words import Entry, RecentWords
 from comity.memory.rows import NONE_FOUND, Ranked, link
 from comity.memory.scope import ScopeMask
+from comity.memory.words import spaced, words
 
 _WRITER_BYTES = 128_000_000
 _SMALL = 1_000  # texts
 _COMMON_SHARE = 0.2
-_SCORED = 300_000  # texts, one for each term that it holds: some 2 ms
+_SCORED = 250_000  # texts, one for each term that it holds: some 2 ms
 _AT_LEAST = 3  # terms
 _FEW = 5_000  # rows of a mask: their texts are scored for all terms
 _TERMS_KEPT = 100_000  # whose frequency in the saved index has been asked for
 _TERMS = "terms.count"  # beside tantivy's files: how many terms they hold, for the mean length
-_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _SEGMENT = re.compile(r"[0-9a-f]{32}\..+")
-_ASCII_RUN = re.compile(r"\w+", re.ASCII)
-_RUN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
-
-
-def words(text: str) -> list[str]:
-    """The terms of a text: words in lower case, and pairs of neighbours in Chinese.
-
-    Pairs of characters found more of the right articles than words from a dictionary did, and
-    need none (see docs/design/retrieval.md). A lone Chinese character is a term too.
-    """
-    if text.isascii():
-        return _ASCII_RUN.findall(text.lower())
-    terms: list[str] = []
-    for match in _RUN.finditer(folded(text)):
-        run = match[0]
-        if match.lastgroup and len(run) > 1:
-            terms.extend(map(add, run, run[1:]))
-        else:
-            terms.append(run)
-    return terms
-
-
-def folded(text: str) -> str:
-    """The text in which its terms stand: every term of `words` is a part of it."""
-    return unicodedata.normalize("NFKC", text).lower()
 
 
 class _Saved(NamedTuple):
@@ -104,9 +78,11 @@ class WordIndex:
         """How many texts are not in the saved index yet."""
         return len(self._state.recent)
 
-    def append(self, position: int, kind: int, text: str) -> None:
-        """Add the text of a position; its kind is a coarse filter (see `ScopeMask.kinds`)."""
-        self._state.recent.entries.append(Entry(position, kind, " ".join(words(text))))
+    def append(self, first: int, kinds: Sequence[int], texts: Sequence[str]) -> None:
+        """Add the texts of positions from the first on; kinds are a coarse filter
+        (see `ScopeMask.kinds`)."""
+        positions = range(first, first + len(texts))
+        self._state.recent.entries.extend(map(Entry, positions, kinds, spaced(texts)))
 
     def search(self, text: str, mask: ScopeMask, k: int) -> Ranked:
         """The k positions in the mask that match the words of a text best."""
@@ -157,7 +133,7 @@ class WordIndex:
         """How many terms the saved index and the first recent texts hold."""
         saved, recent = self._state
         known = saved.terms if saved else 0
-        return known + sum(len(entry.terms.split()) for entry in recent.entries[:texts])
+        return known + sum(entry.count() for entry in recent.entries[:texts])
 
 
 def _telling(terms: Iterable[str], saved: _Saved | None) -> list[str]:
@@ -171,7 +147,7 @@ def _telling(terms: Iterable[str], saved: _Saved | None) -> list[str]:
 
 
 def _affordable(terms: Sequence[str], saved: _Saved) -> list[str]:
-    """The rarest terms, as far as they stand in 300,000 texts together, and three at least.
+    """The rarest terms, as far as they stand in 250,000 texts together, and three at least.
 
     Every text of every term is scored. With a quarter of the texts that all terms have, the
     right articles were found as well within a point (see docs/design/index.md).
@@ -190,10 +166,12 @@ def _search(
     saved: _Saved, wanted: Sequence[str], mask: ScopeMask, k: int
 ) -> tuple[list[int], list[float]]:
     """Filter by kind in tantivy and by row here, and ask for more until k are left."""
-    if not mask.kinds:
+    of_kinds = sum(saved.searcher.doc_freq("kind", kind) for kind in mask.kinds)
+    if not of_kinds:
         return [], []
     query = _query(saved.index.schema, wanted, mask.kinds)
-    asked = 2 * k
+    asked = max(2 * k, 2 * k * of_kinds // max(1, int(np.count_nonzero(mask.rows))))
+    asked = min(asked, of_kinds)
     while True:
         hits = saved.searcher.search(query, asked, count=False).hits
         found = saved.searcher.fast_field_values("position", [address for _, address in hits])
@@ -235,10 +213,12 @@ def _open(folder: Path | None) -> Any:
 
 
 def _write(index: Any, entries: Iterable[Entry]) -> None:
+    """Add texts and commit them, those of one kind together: a search then leaps over the kinds
+    that its scope has not."""
     import tantivy
 
     writer = index.writer(_WRITER_BYTES, num_threads=1)
-    for entry in entries:
+    for entry in sorted(entries, key=attrgetter("kind")):
         document: Any = tantivy.Document()
         document.add_unsigned("position", entry.position)  # a keyword argument would be signed
         document.add_unsigned("kind", entry.kind)

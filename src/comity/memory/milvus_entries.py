@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comity.errors import StoreError
-from comity.memory.lexical import words
 from comity.memory.milvus_scope import (
     LABEL,
     MARK,
@@ -27,6 +26,7 @@ from comity.memory.milvus_scope import (
     label_digest,
 )
 from comity.memory.store import StoredRule, to_micros
+from comity.memory.words import words
 from comity.records import Rule
 
 MOST_LABELS = 4096

@@ -22,6 +22,10 @@ class Entry(NamedTuple):
     kind: int
     terms: str
 
+    def count(self) -> int:
+        """How many terms it has."""
+        return self.terms.count(" ") + bool(self.terms)
+
 
 class RecentWords:
     """The last texts, in memory. One thread appends at a time; any number search meanwhile."""
