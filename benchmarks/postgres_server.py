@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,7 @@ def _version(folder: Path) -> int:
         said = _run([str(folder / "postgres"), "--version"])
     except (OSError, subprocess.SubprocessError):
         return 0
-    return int(said.split()[2].partition(".")[0].rstrip("beta"))
+    return int(re.sub(r"\D.*", "", said.split()[2]))  # 18.1, 19beta2, 20devel
 
 
 def _user() -> Mapping[str, object]:
@@ -190,8 +191,8 @@ def running(*, durable: bool = True) -> Iterator[Server]:
     ) as place:
         os.chmod(place, 0o755)
         server = Server(Path(place) / "s", durable=durable)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop(at_once=True)

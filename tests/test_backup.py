@@ -326,6 +326,16 @@ def test_a_backup_of_a_newer_comity_is_refused(filled: Memory, book: Path, elsew
         check(elsewhere / "new.backup")
 
 
+def test_a_backup_that_does_not_name_a_table_is_refused(
+    filled: Memory, book: Path, elsewhere: Path
+) -> None:
+    manifest = back_up(url_of(book), elsewhere / "b.backup").manifest
+    for name in ("rule", "decision_text", "preference"):
+        tables = {each: held for each, held in manifest.tables.items() if each != name}
+        with pytest.raises(BackupDamaged, match=f"has no table '{name}'"):
+            Backup(elsewhere / "b.backup", manifest.model_copy(update={"tables": tables}))
+
+
 def refusal(file: Path) -> str | None:
     try:
         check(file)
@@ -690,6 +700,13 @@ def test_vectors_that_were_copied_need_not_be_made_again(comity: Command) -> Non
     with closing(VectorCache(comity.folder / "new.db.index" / "vectors.db")) as cache:
         texts = [stored.rule.indexed_text for stored in rules_in(new)]
         assert (len(texts), cache.want(open_embedder("hash"), texts).missing) == (3, [])
+    second = str(comity.folder / "second.backup")
+    result = comity("backup", second, "--vectors", vectors)
+    assert (result.exit_code, "nothing is ever overwritten" in result.stderr) == (1, True)
+    result = comity("backup", second, "--vectors", "v", "--memory", url_of(comity.folder / "no.db"))
+    assert (result.exit_code, "there is no memory at" in result.stderr) == (4, True)
+    assert not (Path(second).exists())
+    assert not ((comity.folder / "no.db").exists())
     result = comity("restore", file, "--to", url_of(comity.folder / "x.db"), "--vectors", "none")
     assert (result.exit_code, "'none' does not exist" in result.stderr) == (2, True)
     assert not (comity.folder / "x.db").exists()

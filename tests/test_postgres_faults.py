@@ -105,3 +105,15 @@ def test_a_title_too_long_to_be_compared_whole_is_found_with_its_chapters(
         found = book.titled("default", [title])
         ids = {stored.rule.id for stored in book.fetch([each.row for each in found])}
         assert {rule.id for rule in rules} <= ids, length
+
+
+def test_every_loss_of_a_follower_is_told_once(
+    book: PostgresStore, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    woken = threading.Semaphore(0)
+    book.follow(woken.release)
+    for lost in range(3):
+        assert woken.acquire(timeout=30)
+        told = [each for each in caplog.messages if "not followed for now" in each]
+        assert len(told) == lost
+        sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")

@@ -48,9 +48,9 @@ def backup_command(
     from comity.memory.backup_vectors import copy_vectors
 
     with waiting("copying"):
-        made = back_up(session.settings.memory, target, although_broken=although_broken)
-        if vectors:
+        if vectors:  # first: where it fails there is no backup either
             copy_vectors(session.settings.memory, vectors)
+        made = back_up(session.settings.memory, target, although_broken=although_broken)
     _note_what_waits(session.settings.memory)
     if as_json:
         say_json({"file": str(made.file), "sha256": made.sha256} | _told(made.manifest))

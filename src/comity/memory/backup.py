@@ -7,6 +7,7 @@ last, after all that stands before it was read again: an archive without it is n
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -153,6 +154,9 @@ class Backup:
         told = self.manifest.tables
         if strange := sorted(told.keys() - _KNOWN.keys()):
             raise self._damaged(f"it has a table {strange[0]!r}")
+        made = re.findall(r"CREATE TABLE (\w+)", "".join(MIGRATIONS[: self.format]))
+        if missing := sorted(set(made) - told.keys()):
+            raise self._damaged(f"it has no table {missing[0]!r}")
         for table in TABLES:
             columns = told[table.name].columns if table.name in told else None
             if columns is None:

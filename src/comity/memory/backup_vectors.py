@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comity.errors import NotFound
 from comity.memory.new_file import new_file
-from comity.memory.open_store import index_folder, make_folder, open_store
+from comity.memory.open_store import index_folder, is_there, make_folder, open_store, shown
 from comity.memory.sqlite import translated
 
 _NAME = "vectors.db"
@@ -41,6 +41,8 @@ def put_vectors(file: Path, url: str) -> Path | None:
 
 
 def _vectors_of(url: str) -> Path:
+    if not is_there(url):
+        raise NotFound(f"there is no memory at {shown(url)}")
     store = open_store(url)
     try:
         folder = index_folder(url, store)

@@ -32,6 +32,7 @@ class Follower:
     def __init__(self, connections: Connections, changed: Callable[[], object]) -> None:
         self._connections, self._changed = connections, changed
         self._ended = threading.Event()
+        self._failed = 0  # times in a row
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._thread.start()
 
@@ -41,22 +42,21 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
-        failed = 0
         while not self._ended.is_set():
             try:
                 self._listen()
-                failed = 0
             except StoreError as problem:
-                if not failed:
+                if not self._failed:
                     _LOG.warning("revisions are not followed for now: %s", problem)
-                self._ended.wait(_PAUSES[min(failed, len(_PAUSES) - 1)])
-                failed += 1
+                self._ended.wait(_PAUSES[min(self._failed, len(_PAUSES) - 1)])
+                self._failed += 1
 
     def _listen(self) -> None:
         connection = self._connections.connect()
         try:
             with self._connections.translated():
                 connection.execute(f"LISTEN {CHANNEL}".encode())
+                self._failed = 0
                 self._tell()  # of what was changed before it listened
                 quiet = 0
                 while not self._ended.is_set():
