@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from contracts.index import *  # noqa: F403 - the contract's tests
 from contracts.index import Indexed
 from milvus_servers import Running, serving, start
 
-pytest.importorskip("pymilvus", reason="needs the extra milvus")
+MilvusClient = pytest.importorskip("pymilvus", reason="needs the extra milvus").MilvusClient
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,43 @@ def test_a_book_with_another_history_has_its_collection_made_anew(
     assert "another history" in caplog.text
     restored.server.drop(restored.store.identity())
     restored.store.close()
+
+
+def test_versions_of_one_revision_that_are_written_in_two_batches_end_one_another(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comity.memory.milvus._ROWS_AT_ONCE", 3)
+    indexed.add(Rule(id="old", text="dogs", mandatory=True))
+    indexed.index.catch_up()
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    firsts = [Rule(id=name, text="dogs", mandatory=True) for name in ("gone", "kept", "new")]
+    indexed.add(
+        *firsts,
+        Rule(id="gone", text="dogs", version=2, status="repealed"),
+        Rule(id="new", text="dogs and cats", version=2, mandatory=True),
+        Rule(id="old", text="dogs", version=2, valid_from=since, status="repealed"),
+        Rule(id="more", text="dogs", mandatory=True),
+    )
+    indexed.index.catch_up()
+    rows = indexed.index.mandatory(indexed.index.admit(Scope()))
+    found = [stored.rule for stored in indexed.store.fetch(rows)]
+    assert sorted(rule.key for rule in found) == [("kept", 1), ("more", 1), ("new", 2)]
+
+
+@pytest.mark.parametrize("index", ["vector", "sparse"])
+def test_an_index_that_was_not_made_before_a_kill_is_made_by_the_next_process(
+    milvus: Running, indexed: Indexed, index: str
+) -> None:
+    assert isinstance(indexed.index, MilvusIndex)
+    name = indexed.index.collection.name
+    client = MilvusClient(address_of(milvus.address).server)
+    client.release_collection(name)
+    client.drop_index(name, index)
+    indexed.index = indexed.reopen()
+    indexed.add(Rule(id="a", text="dogs"))
+    assert ids(indexed, "dogs") == ["a"]
+    assert sorted(client.list_indexes(name)) == ["sparse", "vector"]
+    client.close()
 
 
 class Interrupted(HashEmbedder):

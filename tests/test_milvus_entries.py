@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.memory.milvus_entries import (
     MOST_BYTES,
+    Held,
     Mark,
     asked,
     held,
@@ -28,6 +30,7 @@ from comity.memory.milvus_entries import (
     rule_entry,
     token,
     tokens,
+    undone,
 )
 from comity.memory.milvus_scope import (
     MilvusScope,
@@ -140,6 +143,21 @@ def test_what_was_written_before_a_change_stays_right_for_the_revisions_before_i
             assert after[number].known_to > done or after[number] == version
     added = {number: v for number, v in after.items() if number not in before}
     assert all(version.known_from > done for version in added.values())
+
+
+@settings(max_examples=60)
+@given(histories(), st.sets(st.integers(1, 11)))
+def test_in_whatever_batches_rows_are_written_the_same_stands_there(
+    history: list[StoredRule], cuts: set[int]
+) -> None:
+    versions = [stored for stored in history if stored.rule.id == history[0].rule.id]
+    borders = [1, *sorted(cut + 1 for cut in cuts if cut < len(history)), len(history) + 1]
+    written: dict[int, Held] = {}
+    for first, end in pairwise(borders):
+        known = [stored for stored in versions if stored.row < end]
+        written |= {version.id: version for version in (*held(known), *undone(known, first))}
+    found = {number: v for number, v in written.items() if v.known_from < v.known_to}
+    assert found == {version.id: version for version in held(versions)}
 
 
 HOSTILE = st.text() | st.sampled_from(

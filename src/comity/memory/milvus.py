@@ -21,7 +21,16 @@ from comity.memory.dense import Ranked
 from comity.memory.embed import Embedder
 from comity.memory.index import Progress
 from comity.memory.milvus_collection import CollectionGone, CollectionReleased, MilvusCollection
-from comity.memory.milvus_entries import Entry, Held, Mark, asked, held, label_entry, rule_entry
+from comity.memory.milvus_entries import (
+    Entry,
+    Held,
+    Mark,
+    asked,
+    held,
+    label_entry,
+    rule_entry,
+    undone,
+)
 from comity.memory.milvus_scope import (
     NEVER,
     MilvusScope,
@@ -147,6 +156,7 @@ class MilvusIndex:
             history = self._store.history(tenant, rule_id)
             known = [stored for stored in history if stored.row <= batch[-1].row]
             versions += [version for version in held(known) if _is_new(version, done)]
+            versions += undone(known, batch[0].row)
         texts = [version.stored.rule.indexed_text for version in versions]
         vectors = self._vectors.get(self._embedder, texts, progress=progress)
         return [rule_entry(*each) for each in zip(versions, vectors, strict=True)]

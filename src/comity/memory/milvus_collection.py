@@ -18,7 +18,7 @@ SECONDS_TO_LOAD = 3_600.0
 MOST_FOUND = 16_384
 """Of entries that Milvus gives in one answer."""
 _AT_ONCE = 500  # entries: below the 64 MB of a request, whatever their texts
-_NOT_FOUND = (4, 100)  # codes of a collection that is not there
+_NOT_FOUND = 100  # codes of Milvus
 _NOT_LOADED = 101
 
 
@@ -45,7 +45,7 @@ def told(where: str) -> Iterator[None]:
 
 
 def _error(where: str, code: int, message: str) -> StoreError:
-    if code in _NOT_FOUND:
+    if code == _NOT_FOUND:
         return CollectionGone(f"{where} was dropped: the next search makes it anew")
     if code == _NOT_LOADED:
         return CollectionReleased(f"{where} is not loaded: load it, or search again")

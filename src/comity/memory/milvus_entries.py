@@ -100,6 +100,17 @@ def _held(stored: StoredRule, later: Iterable[StoredRule]) -> Iterator[Held]:
         yield Held(stored, since, NEVER, starts, ended)
 
 
+def undone(versions: Sequence[StoredRule], row: int) -> list[Held]:
+    """What stands for the versions of one rule before a row, and with the later ones no longer.
+
+    That is so only where a revision goes on at the row, and its rows are written in two batches.
+    Each is given as held by no revision, to be written in the place of what stands there.
+    """
+    now = {version.id for version in held(versions)}
+    before = held([stored for stored in versions if stored.row < row])
+    return [each._replace(known_to=each.known_from) for each in before if each.id not in now]
+
+
 def token(term: str) -> str:
     """A term of `words` in ASCII letters and digits, which every analyzer keeps as one token."""
     if term.isascii() and term.isalnum():

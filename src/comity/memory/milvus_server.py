@@ -94,9 +94,10 @@ class MilvusServer:
                 self._make(name, memory, embedder, dimension)
             properties = self._client.describe_collection(name)["properties"]
             self._check(name, properties, memory, embedder)
-            if not self._client.list_indexes(name, field_name="vector"):
+            missing = self._indexes(frozenset(self._client.list_indexes(name)))
+            if len(missing):
                 # the collection is empty: there is nothing to wait for
-                self._client.create_index(name, self._indexes(), sync=False, timeout=SECONDS)
+                self._client.create_index(name, missing, sync=False, timeout=SECONDS)
         collection = MilvusCollection(
             self._client, name, self._where, dimension, dict(self.address.searching)
         )
@@ -161,26 +162,22 @@ class MilvusServer:
             timeout=SECONDS_TO_LOAD,
         )
 
-    def _indexes(self) -> Any:
+    def _indexes(self, made: frozenset[str]) -> Any:
+        """The indexes that a collection has not yet: whoever made it may have been killed."""
         # milvus-lite's graph knows nothing of narrow scopes: there, exact is what never starves
-        kind = self.address.vectors or ("FLAT" if self._lite else "AUTOINDEX")
+        dense = self.address.vectors or ("FLAT" if self._lite else "AUTOINDEX")
+        scalars = () if self._lite else ("place", "labels", "overrides", "row")
+        words = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as in `lexical`
+        wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
+            ("vector", dense, "IP", dict(self.address.building)),
+            ("sparse", "SPARSE_INVERTED_INDEX", "BM25", words),
+            *((field, "INVERTED", "", {}) for field in scalars),
+        ]
         indexes = _client().prepare_index_params()
-        indexes.add_index(
-            "vector",
-            index_name="vector",
-            index_type=kind,
-            metric_type="IP",
-            params=dict(self.address.building),
-        )
-        indexes.add_index(
-            "sparse",
-            index_name="sparse",
-            index_type="SPARSE_INVERTED_INDEX",
-            metric_type="BM25",
-            params={"bm25_k1": 1.2, "bm25_b": 0.75},  # as in `lexical`
-        )
-        for field in () if self._lite else ("place", "labels", "overrides", "row"):
-            indexes.add_index(field, index_name=field, index_type="INVERTED")
+        for field, kind, metric, params in wanted:
+            if field not in made:
+                extra = {"metric_type": metric, "params": params} if metric else {}
+                indexes.add_index(field, index_name=field, index_type=kind, **extra)
         return indexes
 
 
