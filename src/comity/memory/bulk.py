@@ -351,8 +351,8 @@ class _Run:
 
     def _vectors(self, batch: _Batch, new: Sequence[Rule]) -> NDArray[np.float32]:
         texts = [rule.indexed_text for rule in new]
-        if texts == [rule.indexed_text for rule in batch.rules]:
-            return batch.wanted.rows()
+        if all(text in batch.wanted for text in texts):
+            return batch.wanted.rows(texts)
         # an amendment inherits words from the version before, and was embedded without them
         return self._memory.vectors.get(self._memory.embedder, texts)
 

@@ -173,19 +173,15 @@ class Wanted:
     def __init__(self, cache: VectorCache, embedder: Embedder, texts: Sequence[str]) -> None:
         self._cache = cache
         self._embedder = embedder.id
-        self._places: dict[bytes, int] = {}
-        keys = [_key(text) for text in texts]
-        self._order = [self._places.setdefault(key, len(self._places)) for key in keys]
+        self._texts = texts
+        self._places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        self._keys = list(map(_key, self._places))
         self._rows = np.zeros((len(self._places), embedder.dimension), np.float16)
-        known = self._take(cache._read(self._embedder, list(self._places)))
-        self.missing: list[str] = [
-            text
-            for key, text in dict(zip(keys, texts, strict=True)).items()
-            if self._places[key] not in known
-        ]
+        known = self._take(cache._read(self._embedder, self._keys))
+        self.missing = [text for text, place in self._places.items() if place not in known]
         """Each text once that has no vector in the cache, or no sound one."""
         self.all = len(self._places)
-        self._put: list[bytes] = []
+        self._put: list[int] = []
         self.there = len(known)
 
     def _take(self, stored: dict[bytes, object]) -> set[int]:
@@ -195,28 +191,33 @@ class Wanted:
         rows = np.frombuffer(b"".join(whole.values()), np.float16).reshape(-1, size // 2)
         lengths = np.linalg.norm(rows.astype(np.float32), axis=1)
         sound = np.abs(lengths - 1.0) < _TOLERANCE  # False for NaN too
-        places = np.array([self._places[key] for key in whole], np.int64)[sound]
+        place_of = {key: place for place, key in enumerate(self._keys)} if whole else {}
+        places = np.array([place_of[key] for key in whole], np.int64)[sound]
         self._rows[places] = rows[sound]
         return set(places.tolist())
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._places
+
     def put(self, texts: Sequence[str], vectors: NDArray[np.floating]) -> None:
         """Take the vectors of some of the texts: (n, dimension), unit length."""
-        keys = [_key(text) for text in texts]
+        places = [self._places[text] for text in texts]
         # rounded here too, so that the first answer equals the ones that come from the file
-        self._rows[[self._places[key] for key in keys]] = vectors
-        self._put += keys
+        self._rows[places] = vectors
+        self._put += places
         self.there += len(texts)
 
     def keep(self) -> None:
         """Write what was put since the last time."""
         if self._put:
-            rows = self._rows[[self._places[key] for key in self._put]]
-            self._cache._write(self._embedder, self._put, rows)
+            keys = [self._keys[place] for place in self._put]
+            self._cache._write(self._embedder, keys, self._rows[self._put])
             self._put = []
 
-    def rows(self) -> NDArray[np.float32]:
-        """All vectors: (n, dimension), L2-normalised, in the order of the texts."""
-        return _unit(self._rows[self._order].astype(np.float32))
+    def rows(self, texts: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Vectors: (n, dimension), L2-normalised, in the order of all texts, or of some of them."""
+        places = [self._places[text] for text in (self._texts if texts is None else texts)]
+        return _unit(self._rows[places].astype(np.float32))
 
 
 def _key(text: str) -> bytes:
