@@ -29,16 +29,28 @@ from comity.ray_workers import RayWorkers
 from comity.records import Rule
 
 _BATCH = 64  # texts of one job
+_KILLED = "killed"  # the file that says so, in the folder of what was done
+
+
+def note(done: Path, node: str) -> None:
+    """Note on which node a job is done, which takes its time until a node has been killed."""
+    if not (done / _KILLED).exists():
+        time.sleep(0.15)
+    (done / f"{node}-{time.time_ns()}").touch()
+
+
+def nodes_in(done: Path) -> set[str]:
+    """The nodes that have worked."""
+    return {file.name.partition("-")[0] for file in done.iterdir()} - {_KILLED}
 
 
 def embedding(done: Path) -> Callable[[Sequence[str]], Embedded]:
-    """A slow embedder that notes on which node it worked."""
+    """An embedder that notes on which node it worked."""
     embedder = HashEmbedder(64)
     node = ray.get_runtime_context().get_node_id()
 
     def embed(texts: Sequence[str]) -> Embedded:
-        time.sleep(0.15)
-        (done / f"{node}-{time.time_ns()}").touch()
+        note(done, node)
         return Embedded(embedder.id, embedder.embed_passages(texts))
 
     return embed
@@ -48,9 +60,10 @@ def kill_one_of(cluster: Any, node: object, done: Path) -> threading.Thread:
     """Kill a node as soon as two have worked."""
 
     def kill() -> None:
-        while len({file.name.partition("-")[0] for file in done.iterdir()}) < 2:
+        while len(nodes_in(done)) < 2:
             time.sleep(0.02)
         cluster.remove_node(node, allow_graceful=False)
+        (done / _KILLED).touch()
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -75,7 +88,7 @@ def bulk(cluster: Any, folder: Path) -> dict[str, object]:
         "added": report.added,
         "as_given": ids == [rule.id for rule in rules],
         "missing": len(wanted.missing),
-        "nodes": len({file.name.partition("-")[0] for file in done.iterdir()}),
+        "nodes": len(nodes_in(done)),
         "lost": lost,
     }
 
@@ -124,8 +137,7 @@ class _Lost:
         items = {item.key: item for item in self._first.items()}
 
         def ask(job: Job) -> Item:
-            time.sleep(0.15)
-            (self._done / f"{node}-{time.time_ns()}").touch()
+            note(self._done, node)
             return items[job.key]
 
         return ask
