@@ -11,7 +11,8 @@ import pytest
 
 from comity import Aligner, Answer, Memory, Options, Rule, Scope
 from comity.alignment.decisions import recover, verify
-from comity.errors import ModelError, StoreError
+from comity.errors import MemoryDamaged, ModelError, StoreError
+from comity.memory.entries import read_begun
 from comity.models.scripted import ScriptedModel
 from comity.records import Check, Decision, Reply, Request
 from comity.serving.completions import Completions
@@ -144,3 +145,9 @@ async def test_an_answer_of_a_killed_process_is_recorded_later_and_once(
     assert verify(memory.store.chain("default")) is None
     with pytest.raises(StoreError):  # a process that was thought dead: one record is enough
         [piece async for piece in stream]
+
+
+def test_a_note_that_cannot_be_read_says_so() -> None:
+    for record in ("{", "[]", '{"id": 1}'):
+        with pytest.raises(MemoryDamaged, match="has begun cannot be read"):
+            read_begun(record)

@@ -24,8 +24,9 @@ from comity.memory.preference_book import (
     stored_preference,
     withdrawn,
 )
+from comity.memory.preference_rows import drawer
 from comity.memory.sqlite import SqliteStore
-from comity.memory.sqlite_preferences import SqlitePreferences, drawer
+from comity.memory.sqlite_preferences import SqlitePreferences
 from comity.memory.store import Store
 from contracts.preference_book import *  # noqa: F403 - the contract's tests
 from contracts.preference_book import DAY, LEE, NOON, texts, wish

@@ -1,4 +1,4 @@
-"""Entries of the chains of decisions, as every SQL book of record keeps and reads them."""
+"""Entries of the chains of decisions, and answers that have begun, as SQL books keep them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from comity.errors import MemoryDamaged, NotFound
-from comity.memory.sealed import joined
-from comity.memory.store import from_micros
+from comity.memory.sealed import PERSONAL, joined
+from comity.memory.store import from_micros, to_micros
 from comity.records import Decision, Erasure
 
 Row = tuple[Any, ...]
@@ -57,6 +57,25 @@ def held(rows: Sequence[Row], ids: Sequence[str]) -> Mapping[int, Decision]:
             "decisions verify, and restore the memory from a backup"
         )
     return there
+
+
+def begun_row(decision: Decision) -> Row:
+    """Tenant, id, time and record of an answer that begins to leave: nothing personal."""
+    bare = decision.model_dump_json(
+        exclude={*PERSONAL, "findings", "attempts"}, exclude_defaults=True
+    )
+    return decision.tenant, decision.id, to_micros(decision.made_at), bare
+
+
+def read_begun(record: str) -> Decision:
+    """An answer that has begun, from its record. Raises `MemoryDamaged`."""
+    try:
+        return Decision.model_validate({"question": ""} | json.loads(record))
+    except (ValueError, TypeError) as error:
+        raise MemoryDamaged(
+            f"a note of an answer that has begun cannot be read: restore the memory from a backup "
+            f"({error})"
+        ) from error
 
 
 def no_decision(decision_id: str) -> NotFound:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from comity.errors import NotFound, StoreError
-from comity.memory import postgres_texts
+from comity.memory import key_rows, postgres_texts
 from comity.memory.grouped import Grouped
+from comity.memory.key_rows import key_row, no_key, read_key
 from comity.memory.pages import DecisionFilter, RuleFilter
 from comity.memory.postgres_begun import PostgresBegun
 from comity.memory.postgres_connections import Connections
@@ -27,7 +28,15 @@ from comity.memory.postgres_transactions import (
     Values,
     Writing,
 )
-from comity.memory.rule_rows import COLUMNS, Row, read_rule, rule_rows
+from comity.memory.rule_rows import (
+    COLUMNS,
+    REVISION_COLUMNS,
+    Row,
+    read_revision,
+    read_stored,
+    revision_row,
+    rule_rows,
+)
 from comity.memory.sealed import Sealer
 from comity.memory.store import (
     AccessKey,
@@ -35,7 +44,6 @@ from comity.memory.store import (
     PlaceNames,
     Revision,
     StoredRule,
-    from_micros,
     to_micros,
 )
 from comity.memory.titles import TitledRow
@@ -251,13 +259,7 @@ class PostgresStore:
 
     def _stored(self, tenant: str | None, clause: str, values: Values) -> Iterator[StoredRule]:
         found = self._transactions.read(tenant, f"{_RULE} {clause}", values)
-        for row, revision, record, made_at in found:
-            yield StoredRule(
-                row=row,
-                revision=revision,
-                rule=read_rule(record, row),
-                recorded_at=from_micros(made_at),
-            )
+        yield from map(read_stored, found)
 
     def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
         """As in `Store`."""
@@ -268,16 +270,11 @@ class PostgresStore:
         """As in `Store`."""
         found = self._transactions.read(
             tenant,
-            "SELECT number, tenant, made_at, kind, author, note FROM comity.revision "
+            f"SELECT {REVISION_COLUMNS} FROM comity.revision "
             "WHERE tenant = %s AND number > %s ORDER BY number",
             (tenant, after),
         )
-        return [
-            Revision(
-                number=number, tenant=whose, made_at=from_micros(at), kind=kind, author=by, note=why
-            )
-            for number, whose, at, kind, by, why in found
-        ]
+        return [read_revision(row) for row in found]
 
     def places(self, tenant: str | None = None) -> list[PlaceNames]:
         """As in `Store`."""
@@ -335,10 +332,10 @@ class PostgresStore:
 
     def add_key(self, key: AccessKey) -> None:
         """As in `Store`."""
-        values = (key.hash, key.id, key.tenant, key.role, key.note, to_micros(key.made_at))
-        added = "INSERT INTO comity.access_key VALUES (%s, %s, %s, %s, %s, %s, NULL)"
+        columns, marks = key_rows.COLUMNS, "%s, %s, %s, %s, %s, %s, %s"
+        added = f"INSERT INTO comity.access_key ({columns}) VALUES ({marks})"
         with self._transactions.writing(key.tenant) as writing:
-            writing.run(Statement(added, values))
+            writing.run(Statement(added, key_row(key)))
 
     def key(self, hash: str) -> AccessKey | None:
         """As in `Store`."""
@@ -352,7 +349,7 @@ class PostgresStore:
         """As in `Store`."""
         found = self._keys(None, "id = %s", (key_id,))
         if not found:
-            raise NotFound(f"no key {key_id!r}: comity keys list shows them")
+            raise no_key(key_id)
         ended = "UPDATE comity.access_key SET revoked_at = %s WHERE id = %s AND revoked_at IS NULL"
         with self._transactions.writing(found[0].tenant) as writing:
             writing.run(Statement(ended, (to_micros(at), key_id)))
@@ -361,22 +358,11 @@ class PostgresStore:
     def _keys(self, tenant: str | None, condition: str, values: Values) -> list[AccessKey]:
         found = self._transactions.read(
             tenant,
-            "SELECT id, hash, tenant, role, note, made_at, revoked_at FROM comity.access_key "
-            f"WHERE {condition} ORDER BY made_at, id",
+            f"SELECT {key_rows.COLUMNS} FROM comity.access_key WHERE {condition} "
+            "ORDER BY made_at, id",
             values,
         )
-        return [
-            AccessKey(
-                id=name,
-                hash=hashed,
-                tenant=whose,
-                role=role,
-                note=note,
-                made_at=from_micros(made),
-                revoked_at=None if revoked is None else from_micros(revoked),
-            )
-            for name, hashed, whose, role, note, made, revoked in found
-        ]
+        return [read_key(row) for row in found]
 
     def follow(self, changed: Callable[[], object]) -> Callable[[], None]:
         """As in `Store`."""
@@ -438,9 +424,8 @@ class PostgresStore:
 
 
 def _revision(change: Change, number: int) -> Statement:
-    at = to_micros(change.made_at)
-    values = (number, change.tenant, at, change.kind, change.author, change.note)
-    return Statement("INSERT INTO comity.revision VALUES (%s, %s, %s, %s, %s, %s)", values)
+    added = "INSERT INTO comity.revision VALUES (%s, %s, %s, %s, %s, %s)"
+    return Statement(added, revision_row(change, number))
 
 
 def _is_recorded(change: Change, number: int) -> Statement:
@@ -448,7 +433,7 @@ def _is_recorded(change: Change, number: int) -> Statement:
         "SELECT 1 FROM comity.revision WHERE number = %s AND tenant = %s AND made_at = %s "
         "AND kind = %s AND author = %s AND note = %s"
     )
-    return Statement(query, _revision(change, number).values)
+    return Statement(query, revision_row(change, number))
 
 
 def _rules(rows: Iterator[Row], first: int) -> Iterator[Statement]:

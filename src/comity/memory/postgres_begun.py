@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
+from comity.memory.entries import begun_row, read_begun
 from comity.memory.postgres_transactions import Statement, Transactions
-from comity.memory.sealed import PERSONAL
 from comity.memory.store import to_micros
 from comity.records import Decision
 
@@ -19,12 +18,9 @@ class PostgresBegun:
 
     def note(self, decision: Decision) -> None:
         """As in `BegunBook`."""
-        bare = decision.model_dump_json(
-            exclude={*PERSONAL, "findings", "attempts"}, exclude_defaults=True
-        )
-        values = (decision.tenant, decision.id, to_micros(decision.made_at), bare)
+        noted = Statement("INSERT INTO comity.begun VALUES (%s, %s, %s, %s)", begun_row(decision))
         with self._transactions.writing(decision.tenant) as writing:
-            writing.run(Statement("INSERT INTO comity.begun VALUES (%s, %s, %s, %s)", values))
+            writing.run(noted)
 
     def drop(self, tenant: str, decision_id: str) -> None:
         """As in `BegunBook`."""
@@ -39,6 +35,4 @@ class PostgresBegun:
             "SELECT record FROM comity.begun WHERE made_at < %s ORDER BY made_at, id",
             (to_micros(before),),
         )
-        return [
-            Decision.model_validate({"question": ""} | json.loads(record)) for (record,) in rows
-        ]
+        return [read_begun(record) for (record,) in rows]

@@ -198,7 +198,8 @@ class Connections:
 
     def _raise(self, error: psycopg.Error) -> NoReturn:
         psycopg, errors = driver(), driver().errors
-        said = (error.diag.message_primary or str(error).strip() or "no reason given")[:500]
+        given = error.diag.message_primary or str(error) or "no reason given"
+        said = " ".join(given.split())[:500]
         if isinstance(error, (errors.DiskFull, errors.IoError, errors.OutOfMemory)):
             raise MemoryFull(
                 f"{self.shown}: the server's disk is full or failed, and nothing was changed "
@@ -222,8 +223,8 @@ class Connections:
             ) from error
         if isinstance(error, psycopg.OperationalError):
             raise StoreError(
-                f"{self.shown} cannot be reached ({said}): does the server run, and may this "
-                "user enter?"
+                f"{self.shown} cannot be reached ({said}): does the server run, is the "
+                "database there, and may this user enter?"
             ) from error
         raise StoreError(f"{self.shown} cannot be used: {said}") from error
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from comity.errors import NotFound
+from comity.memory.pair_rows import (
+    DECISION_COLUMNS,
+    no_pair,
+    pair_decision_row,
+    pair_row,
+    read_pair,
+    read_pair_decision,
+)
 from comity.memory.pairs import JudgedPair, PairDecision, Verdict
 from comity.memory.postgres_transactions import Row, Statement, Transactions
-from comity.memory.sqlite_pairs import no_pair, read_pair
-from comity.memory.store import from_micros, to_micros
 
 # A finding that failed gives way to any later one; what an owner decided on gives way to none.
 _KEEP = """
@@ -28,10 +33,9 @@ class PostgresPairs:
 
     def keep(self, tenant: str, judged: JudgedPair, *, again: bool = False) -> None:
         """As in `PairBook`."""
-        record = judged.model_dump_json(exclude={"decided"})
-        values = (tenant, judged.id, judged.one, judged.other, judged.verdict, record, again)
+        kept = Statement(_KEEP, (*pair_row(tenant, judged), again))
         with self._transactions.writing(tenant) as writing:
-            writing.run(Statement(_KEEP, values))
+            writing.run(kept)
 
     def judged(self, tenant: str, ids: Sequence[str]) -> list[JudgedPair]:
         """As in `PairBook`."""
@@ -63,41 +67,21 @@ class PostgresPairs:
             (decision.decided, tenant, decision.pair),
         )
         listed = Statement(
-            "INSERT INTO comity.pair_decision (tenant, pair, decided, author, note, made_at, "
-            "winner, winner_version) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-            (
-                tenant,
-                decision.pair,
-                decision.decided,
-                decision.author,
-                decision.note,
-                to_micros(decision.made_at),
-                decision.winner,
-                decision.winner_version,
-            ),
+            f"INSERT INTO comity.pair_decision ({DECISION_COLUMNS}) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            pair_decision_row(tenant, decision),
         )
         with self._transactions.writing(tenant) as writing:
             changed, _ = writing.run(marked, listed)
             if not changed:
-                raise NotFound(no_pair(decision.pair))
+                raise no_pair(decision.pair)
 
     def decisions(self, tenant: str, pair: str) -> list[PairDecision]:
         """As in `PairBook`."""
         rows = self._transactions.read(
             tenant,
-            "SELECT decided, author, note, made_at, winner, winner_version "
-            "FROM comity.pair_decision WHERE tenant = %s AND pair = %s ORDER BY number",
+            f"SELECT {DECISION_COLUMNS} FROM comity.pair_decision "
+            "WHERE tenant = %s AND pair = %s ORDER BY number",
             (tenant, pair),
         )
-        return [
-            PairDecision(
-                pair=pair,
-                decided=decided,
-                author=author,
-                note=note,
-                made_at=from_micros(made_at),
-                winner=winner,
-                winner_version=version,
-            )
-            for decided, author, note, made_at, winner, version in rows
-        ]
+        return [read_pair_decision(row) for row in rows]

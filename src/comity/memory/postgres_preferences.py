@@ -5,26 +5,29 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
-from comity.errors import RuleError, StoreError
+from comity.errors import StoreError
 from comity.memory.postgres_texts import clean
 from comity.memory.postgres_transactions import Row, Statement, Transactions, Writing
 from comity.memory.preference_book import (
     HeldPreference,
-    PreferenceExport,
-    check_preference,
     held_in_these_words,
-    holding,
     next_version,
-    no_preference,
     withdrawn,
 )
-from comity.memory.sqlite_preferences import EMPTIED, drawer, preference_row, read_preference
+from comity.memory.preference_rows import (
+    EMPTIED,
+    ReadPreferences,
+    check_stated,
+    drawer,
+    preference_row,
+    read_preference,
+)
 from comity.records import Rule
 
 _PERSONS = 0x706572736F6E  # apart from other locks that are named by a hash
 
 
-class PostgresPreferences:
+class PostgresPreferences(ReadPreferences):
     """A `PreferenceBook` in the table `preference`, of the form that SQLite's has.
 
     Whoever changes a person's preferences is the only one for that person until it is done.
@@ -35,10 +38,7 @@ class PostgresPreferences:
 
     def state(self, tenant: str, person: str, rule: Rule, now: datetime) -> Rule:
         """As in `PreferenceBook`."""
-        if not person or rule.tenant != tenant:
-            whose = f"it is of tenant {rule.tenant!r}" if person else "it names no person"
-            raise RuleError(f"preference {rule.id!r} cannot be kept in tenant {tenant!r}: {whose}")
-        check_preference(rule)
+        check_stated(tenant, person, rule)
         with self._transactions.writing(tenant, _lock(tenant, person)) as writing:
             versions = [held.rule for held in _held(writing.rows(*_of(tenant, person)))]
             same = held_in_these_words(versions, rule, now)
@@ -56,28 +56,8 @@ class PostgresPreferences:
             _insert(writing, person, HeldPreference(rule=last, recorded_at=now))
         return last
 
-    def in_force(
-        self, tenant: str, person: str, at: datetime, known_at: datetime | None = None
-    ) -> list[Rule]:
-        """As in `PreferenceBook`."""
-        found = self.history(tenant, person)
-        known = [h.rule for h in found if known_at is None or h.recorded_at <= known_at]
-        return holding(known, at)
-
-    def history(self, tenant: str, person: str, id: str | None = None) -> list[HeldPreference]:
-        """As in `PreferenceBook`."""
-        found = _held(self._transactions.read(tenant, *_of(tenant, person)))
-        if id is None:
-            return found
-        versions = [held for held in found if held.rule.id == id]
-        if not versions:
-            raise no_preference(id)
-        return versions
-
-    def export(self, tenant: str, person: str) -> PreferenceExport:
-        """As in `PreferenceBook`."""
-        held = tuple(self.history(tenant, person))
-        return PreferenceExport(tenant=tenant, person=person, preferences=held)
+    def _held(self, tenant: str, person: str) -> list[HeldPreference]:
+        return _held(self._transactions.read(tenant, *_of(tenant, person)))
 
     def erase(self, tenant: str, person: str) -> int:
         """As in `PreferenceBook`, as far as `PostgresTexts.purge` goes."""

@@ -1,4 +1,4 @@
-"""Rule versions as rows of a table, as every SQL book of record keeps and reads them."""
+"""Revisions and rule versions as rows, as every SQL book of record keeps and reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from comity.errors import DuplicateRule, MemoryDamaged
-from comity.memory.store import Change, to_micros
+from comity.memory.store import Change, Revision, StoredRule, from_micros, to_micros
 from comity.records import Rule
 
 Row = tuple[Any, ...]
@@ -62,11 +62,33 @@ def rule_rows(change: Change, revision: int, last: dict[str, int]) -> Iterator[R
         )
 
 
-def read_rule(record: str, row: int) -> Rule:
-    """A rule from its record. Raises `MemoryDamaged`."""
+def read_stored(found: Row) -> StoredRule:
+    """A rule version from its row's number, revision and record, and the time of that revision.
+
+    Raises `MemoryDamaged`.
+    """
+    row, revision, record, made_at = found
     try:
-        return Rule.model_validate_json(record)
+        rule = Rule.model_validate_json(record)
     except ValueError as error:
         raise MemoryDamaged(
             f"rule row {row} cannot be read: restore the memory from a backup ({error})"
         ) from error
+    return StoredRule(row=row, revision=revision, rule=rule, recorded_at=from_micros(made_at))
+
+
+REVISION_COLUMNS = "number, tenant, made_at, kind, author, note"
+"""What `revision_row` gives."""
+
+
+def revision_row(change: Change, number: int) -> Row:
+    """The row of the revision that a change makes."""
+    at = to_micros(change.made_at)
+    return number, change.tenant, at, change.kind, change.author, change.note
+
+
+def read_revision(row: Row) -> Revision:
+    """A revision from the columns of `REVISION_COLUMNS`."""
+    number, tenant, made_at, kind, author, note = row
+    at = from_micros(made_at)
+    return Revision(number=number, tenant=tenant, made_at=at, kind=kind, author=author, note=note)

@@ -19,10 +19,18 @@ from comity.errors import (
     NotFound,
     StoreError,
 )
+from comity.memory import key_rows
 from comity.memory.grouped import Grouped
+from comity.memory.key_rows import key_row, no_key, read_key
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
-from comity.memory.rule_rows import read_rule, rule_rows
+from comity.memory.rule_rows import (
+    REVISION_COLUMNS,
+    read_revision,
+    read_stored,
+    revision_row,
+    rule_rows,
+)
 from comity.memory.sealed import Sealer
 from comity.memory.sqlite_begun import SqliteBegun
 from comity.memory.sqlite_pairs import SqlitePairs
@@ -34,7 +42,6 @@ from comity.memory.store import (
     PlaceNames,
     Revision,
     StoredRule,
-    from_micros,
     to_micros,
 )
 from comity.memory.titles import TITLED, TitledRow
@@ -170,15 +177,7 @@ class SqliteStore:
         with self._writing() as connection, _room(connection, len(change.rules)):
             number = int(_value(connection, "SELECT ifnull(max(number), 0) + 1 FROM revision"))
             connection.execute(
-                "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    number,
-                    change.tenant,
-                    to_micros(change.made_at),
-                    change.kind,
-                    change.author,
-                    change.note,
-                ),
+                "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?)", revision_row(change, number)
             )
             _insert_rules(connection, change, number)
             connection.executemany(
@@ -286,13 +285,7 @@ class SqliteStore:
         )
         with self._reading() as connection:
             found = _rows(connection, query, values)
-        for row, revision, record, made_at in found:
-            yield StoredRule(
-                row=row,
-                revision=revision,
-                rule=read_rule(record, row),
-                recorded_at=from_micros(made_at),
-            )
+        yield from map(read_stored, found)
 
     def versions_since(self, tenant: str, revision: int) -> list[StoredRule]:
         """As in `Store`."""
@@ -307,16 +300,11 @@ class SqliteStore:
         with self._reading() as connection:
             found = _rows(
                 connection,
-                "SELECT number, tenant, made_at, kind, author, note FROM revision "
+                f"SELECT {REVISION_COLUMNS} FROM revision "
                 "WHERE tenant = ? AND number > ? ORDER BY number",
                 (tenant, after),
             )
-        return [
-            Revision(
-                number=number, tenant=whose, made_at=from_micros(at), kind=kind, author=by, note=why
-            )
-            for number, whose, at, kind, by, why in found
-        ]
+        return [read_revision(row) for row in found]
 
     def places(self, tenant: str | None = None) -> list[PlaceNames]:
         """As in `Store`."""
@@ -369,8 +357,8 @@ class SqliteStore:
         """As in `Store`."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO access_key VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                (key.hash, key.id, key.tenant, key.role, key.note, to_micros(key.made_at)),
+                f"INSERT INTO access_key ({key_rows.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                key_row(key),
             )
 
     def key(self, hash: str) -> AccessKey | None:
@@ -390,29 +378,17 @@ class SqliteStore:
             )
         found = self._keys("id = ?", (key_id,))
         if not found:
-            raise NotFound(f"no key {key_id!r}: comity keys list shows them")
+            raise no_key(key_id)
         return found[0]
 
     def _keys(self, condition: str, values: tuple[Any, ...]) -> list[AccessKey]:
         with self._reading() as connection:
             found = _rows(
                 connection,
-                "SELECT id, hash, tenant, role, note, made_at, revoked_at FROM access_key "
-                f"WHERE {condition} ORDER BY made_at, id",
+                f"SELECT {key_rows.COLUMNS} FROM access_key WHERE {condition} ORDER BY made_at, id",
                 values,
             )
-        return [
-            AccessKey(
-                id=name,
-                hash=hashed,
-                tenant=tenant,
-                role=role,
-                note=note,
-                made_at=from_micros(made),
-                revoked_at=None if revoked is None else from_micros(revoked),
-            )
-            for name, hashed, tenant, role, note, made, revoked in found
-        ]
+        return [read_key(row) for row in found]
 
     def follow(self, changed: Callable[[], object]) -> Callable[[], None]:
         """As in `Store`: calls nothing."""

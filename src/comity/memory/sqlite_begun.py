@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from comity.memory.sealed import PERSONAL
+from comity.memory.entries import begun_row, read_begun
 from comity.memory.store import to_micros
 from comity.records import Decision
 
@@ -27,14 +26,8 @@ class SqliteBegun:
 
     def note(self, decision: Decision) -> None:
         """As in `BegunBook`."""
-        bare = decision.model_dump_json(
-            exclude={*PERSONAL, "findings", "attempts"}, exclude_defaults=True
-        )
         with self._writing() as connection:
-            connection.execute(
-                "INSERT INTO begun VALUES (?, ?, ?, ?)",
-                (decision.tenant, decision.id, to_micros(decision.made_at), bare),
-            )
+            connection.execute("INSERT INTO begun VALUES (?, ?, ?, ?)", begun_row(decision))
 
     def drop(self, tenant: str, decision_id: str) -> None:
         """As in `BegunBook`."""
@@ -50,6 +43,4 @@ class SqliteBegun:
                 "SELECT record FROM begun WHERE made_at < ? ORDER BY made_at, id",
                 (to_micros(before),),
             ).fetchall()
-        return [
-            Decision.model_validate({"question": ""} | json.loads(record)) for (record,) in rows
-        ]
+        return [read_begun(record) for (record,) in rows]

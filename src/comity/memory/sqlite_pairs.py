@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from comity.errors import MemoryDamaged, NotFound
+from comity.memory.pair_rows import (
+    DECISION_COLUMNS,
+    no_pair,
+    pair_decision_row,
+    pair_row,
+    read_pair,
+    read_pair_decision,
+)
 from comity.memory.pairs import JudgedPair, PairDecision, Verdict
-from comity.memory.store import from_micros, to_micros
 
 if TYPE_CHECKING:
     import apsw
@@ -36,10 +40,8 @@ class SqlitePairs:
 
     def keep(self, tenant: str, judged: JudgedPair, *, again: bool = False) -> None:
         """As in `PairBook`."""
-        record = judged.model_dump_json(exclude={"decided"})
-        values = (tenant, judged.id, judged.one, judged.other, judged.verdict, record, again)
         with self._writing() as connection:
-            connection.execute(_KEEP, values)
+            connection.execute(_KEEP, (*pair_row(tenant, judged), again))
 
     def judged(self, tenant: str, ids: Sequence[str]) -> list[JudgedPair]:
         """As in `PairBook`."""
@@ -75,55 +77,18 @@ class SqlitePairs:
                 (decision.decided, tenant, decision.pair),
             )
             if not connection.changes():
-                raise NotFound(no_pair(decision.pair))
+                raise no_pair(decision.pair)
             connection.execute(
-                "INSERT INTO pair_decision (tenant, pair, decided, author, note, made_at, winner, "
-                "winner_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    tenant,
-                    decision.pair,
-                    decision.decided,
-                    decision.author,
-                    decision.note,
-                    to_micros(decision.made_at),
-                    decision.winner,
-                    decision.winner_version,
-                ),
+                f"INSERT INTO pair_decision ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                pair_decision_row(tenant, decision),
             )
 
     def decisions(self, tenant: str, pair: str) -> list[PairDecision]:
         """As in `PairBook`."""
         with self._reading() as connection:
             rows: list[tuple[Any, ...]] = connection.execute(
-                "SELECT decided, author, note, made_at, winner, winner_version FROM pair_decision "
+                f"SELECT {DECISION_COLUMNS} FROM pair_decision "
                 "WHERE tenant = ? AND pair = ? ORDER BY number",
                 (tenant, pair),
             ).fetchall()
-        return [
-            PairDecision(
-                pair=pair,
-                decided=decided,
-                author=author,
-                note=note,
-                made_at=from_micros(made_at),
-                winner=winner,
-                winner_version=version,
-            )
-            for decided, author, note, made_at, winner, version in rows
-        ]
-
-
-def no_pair(pair: str) -> str:
-    """What to say of a pair on which there is no finding."""
-    return f"no finding {pair!r}: comity rules conflicts shows them"
-
-
-def read_pair(record: str, decided: str) -> JudgedPair:
-    """A finding from its record. Raises `MemoryDamaged`."""
-    try:
-        found = JudgedPair.model_validate_json(record)
-    except ValidationError as error:
-        raise MemoryDamaged(
-            f"a finding on two rules cannot be read: restore the memory from a backup ({error})"
-        ) from error
-    return found.model_copy(update={"decided": decided or None})
+        return [read_pair_decision(row) for row in rows]
