@@ -46,6 +46,15 @@ def test_changed_rules_need_a_yes(comity: Command) -> None:
     assert said == "1 rules added, 1 changed, 3 there already, in 1 revisions\n"
 
 
+def test_a_command_given_again_behind_another_one_undoes_what_that_one_changed(
+    comity: Command,
+) -> None:
+    path = comity.write("rules.jsonl", lines(*"abc"))
+    for place in ("CN-HN", "CN-GD", "CN-HN"):
+        comity.done("add", "--stream", path, "--place", place, "--yes")
+        assert {rule["place"] for rule in comity.json("rules", "list")} == {place}
+
+
 def test_a_bad_row_is_named_by_its_line_and_what_is_in_is_said(comity: Command) -> None:
     path = comity.write("rules.jsonl", lines(*"abcd") + "nonsense\n" + lines("e"))
     failed = comity("add", "--stream", path, "--batch", "2")

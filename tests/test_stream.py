@@ -21,6 +21,7 @@ from comity.memory.bulk import bulk_import
 from comity.memory.embed import HashEmbedder
 from comity.memory.marks import Mark, last_mark
 from comity.memory.memory import Memory
+from comity.memory.store import PlaceNames
 from comity.records import Rule, Scope
 from conftest import OpenMemory
 
@@ -168,9 +169,32 @@ def test_rows_that_cannot_be_taken_are_left_out_where_that_is_wanted(tmp_path: P
         f"{path}, line 2",
         f"{path}, line 3",
     ]
-    again = stream(path, left_out=told.append)
-    assert again.resume(read.mark())
-    assert (list(again), len(told)) == ([], 2)
+    assert read.mark() is None
+
+
+@pytest.mark.parametrize("first_batch", [1, 9])
+def test_rows_that_were_left_out_are_tried_again(
+    memory: Memory, tmp_path: Path, first_batch: int
+) -> None:
+    path = tmp_path / "rules.jsonl"
+    places = ("CN", "XA-1", "CN", "CN")
+    path.write_text(
+        lines(*({"id": f"r{n}", "text": "x", "place": place} for n, place in enumerate(places)))
+    )
+    told: list[RuleError | DocumentError] = []
+
+    def add(batch: int) -> tuple[int, int, int]:
+        read = stream(path)
+        read.resume(last_mark(memory.store, "default", read.name))
+        report = bulk_import(memory, read, batch=batch, left_out=told.append)
+        return report.added, report.unchanged, report.left_out
+
+    assert add(first_batch) == (3, 0, 1)
+    assert add(9)[2] == 1
+    assert ["line 2" in str(error) for error in told] == [True, True]
+    memory.define_places([PlaceNames(code="XA"), PlaceNames(code="XA-1")])
+    assert add(9)[::2] == (1, 0)
+    assert memory.get("r1").place == "XA-1"
 
 
 def test_a_rule_that_stands_twice_is_refused_by_both_lines(tmp_path: Path) -> None:
@@ -201,19 +225,20 @@ def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path: Path) -> None
         list(stream(path))
 
 
-def test_the_last_mark_holds_until_another_import(memory: Memory, tmp_path: Path) -> None:
+def test_the_last_mark_holds_until_another_import_or_stream(memory: Memory, tmp_path: Path) -> None:
     for name in ("a", "b"):
         text = lines(*({"id": f"{name}{n}", "text": "x"} for n in range(4)))
         (tmp_path / f"{name}.jsonl").write_text(text)
     one, two = (stream(tmp_path / f"{name}.jsonl") for name in ("a", "b"))
     bulk_import(memory, one, batch=3, note="why [stream 0: 1]")
-    bulk_import(memory, two)
     memory.amend("a1", {"text": "by hand"})
     assert last_mark(memory.store, "default", one.name) == one.mark()
+    bulk_import(memory, two)
+    assert last_mark(memory.store, "default", one.name) is None
     assert last_mark(memory.store, "default", two.name) == two.mark()
     assert last_mark(memory.store, "other", one.name) is None
     bulk_import(memory, [Rule(id="c", text="x")])
-    assert last_mark(memory.store, "default", one.name) is None
+    assert last_mark(memory.store, "default", two.name) is None
 
 
 WRITER = """

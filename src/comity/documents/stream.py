@@ -105,6 +105,7 @@ class FileStream:
         self._hash = self._names.copy()
         self._bytes = self._rows = 0
         self._where = ""
+        self._whole = True
 
     def resume(self, mark: Mark | None) -> bool:
         """Leave out the rows before a mark, if what stands before it is what stood there then."""
@@ -113,7 +114,7 @@ class FileStream:
         for file in self._files.files:
             if self._bytes < mark.bytes:
                 self._hash_of(file, mark.bytes - self._bytes)
-        same = self.mark()[2:] == mark[2:]
+        same = self._reached()[2:] == mark[2:]
         self._skipped, self._before = (mark.rows, mark.bytes) if same else (0, 0)
         self._restart()
         return same
@@ -131,8 +132,15 @@ class FileStream:
         """Where the last rule stands: file and line."""
         return self._where
 
-    def mark(self) -> Mark:
-        """How far the rules have come that were given so far."""
+    def mark(self) -> Mark | None:
+        """How far the rules have come that were given so far.
+
+        None once a row was left out: it is to be tried again, since what was missing may be there
+        by then (a place, say).
+        """
+        return self._reached() if self._whole else None
+
+    def _reached(self) -> Mark:
         return Mark(self.name, self._rows, self._bytes, self._hash.hexdigest())
 
     def share(self) -> float:
@@ -155,10 +163,9 @@ class FileStream:
                     versions = {}
                 rule = self._rule(row, versions)
             except (DocumentError, RuleError) as error:
-                if self._rows <= self._skipped:
-                    continue  # it was told of when it was first met
                 if self._left_out is None:
                     raise
+                self._whole = False
                 self._left_out(error)
                 continue
             if rule:

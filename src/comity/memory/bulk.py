@@ -118,7 +118,7 @@ def bulk_import(
     run = _Run(memory, tenant, author, note, committed, confirm, left_out)
     memory.vectors.expect_many()
     embedding = workers or Here(_in_this_process(memory))
-    with closing(iter(stream)) as given, ThreadPoolExecutor(1, "index") as thread:
+    with closing(iter(stream)) as given, ThreadPoolExecutor(1, "index-keeper") as thread:
         follower = _Follower(memory, thread)
         batches = _batches(memory, given, stream, batch)
         for one in _embedded(memory, batches, embedding, progress):
@@ -314,12 +314,13 @@ class _Run:
         if not new:
             return [], np.empty((0, self._memory.embedder.dimension), np.float32)
         vectors = self._vectors(batch, new)
+        mark = None if self.report.left_out else batch.mark  # what was left out is tried again
         change = Change(
             tenant=self._tenant,
             kind="import",
             rules=tuple(new),
             author=self._author,
-            note=f"{self._note} {batch.mark or ''}".strip(),
+            note=f"{self._note} {mark or ''}".strip(),
             made_at=self._memory.clock(),
         )
         revision = self._memory.store.commit(change)
@@ -421,26 +422,18 @@ class _Remembered:
 
 
 class _Follower:
-    """Has the index follow in a thread of its own, one batch behind what is written."""
+    """Has the index follow each batch, and save itself now and then in a thread of its own."""
 
     def __init__(self, memory: Memory, thread: ThreadPoolExecutor) -> None:
         self._memory = memory
         self._thread = thread
-        self._running: Future[None] | None = None
+        self._saving: Future[None] | None = None
         self._since = self._taken = 0
 
     def follow(self, batch: Sequence[StoredRule], vectors: NDArray[np.float32]) -> None:
-        """Begin with a batch once the one before is in; raises what that one raised."""
-        self._wait()
-        if batch:
-            self._running = self._thread.submit(self._take, batch, vectors)
-
-    def _wait(self) -> None:
-        running, self._running = self._running, None
-        if running:
-            running.result()
-
-    def _take(self, batch: Sequence[StoredRule], vectors: NDArray[np.float32]) -> None:
+        """Take in a batch; raises what an earlier save raised."""
+        if not batch:
+            return
         index = self._memory.index
         feed = getattr(index, "feed", None)
         if feed is None or not feed(batch, vectors):
@@ -448,11 +441,17 @@ class _Follower:
         self._since += len(batch)
         self._taken += len(batch)
         if self._since > max(_SAVE_AFTER, self._taken // 2):
-            index.save()
+            self._saved()
+            self._saving = self._thread.submit(index.save)
             self._since = 0
 
+    def _saved(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()
+
     def finish(self) -> None:
-        """Wait until the index has everything, and save it."""
-        self._wait()
+        """Let the index have everything, and save it."""
+        self._saved()
         self._memory.index.catch_up()
         self._memory.index.save()

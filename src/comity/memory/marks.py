@@ -16,7 +16,7 @@ class Mark(NamedTuple):
     stream: str
     """16 hex digits: which files, read with which settings."""
     rows: int
-    """Rows that were read, those included that were left out."""
+    """Rows that were read."""
     bytes: int
     """Bytes of the files, read in their order, in which these rows stand."""
     sha256: str
@@ -27,17 +27,13 @@ class Mark(NamedTuple):
 
 
 def last_mark(store: Store, tenant: str, stream: str) -> Mark | None:
-    """How far a stream came, if every import since then was of streams.
+    """How far a stream came, if the tenant's last import was of this stream.
 
-    Behind another import the memory may hold something else than the stream left: then there is
-    no mark, and a stream begins at its first row and compares.
+    Behind another import, or another stream, the memory may hold something else than this one
+    left: then there is no mark, and a stream begins at its first row and compares.
     """
-    for revision in reversed(store.revisions(tenant)):
-        if revision.kind != "import":
-            continue
-        found = _MARK.search(revision.note)
-        if found is None:
-            return None
-        if found[1] == stream:
-            return Mark(found[1], int(found[2]), int(found[3]), found[4])
-    return None
+    notes = (made.note for made in reversed(store.revisions(tenant)) if made.kind == "import")
+    found = _MARK.search(next(notes, ""))
+    if found is None or found[1] != stream:
+        return None
+    return Mark(found[1], int(found[2]), int(found[3]), found[4])
