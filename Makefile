@@ -44,8 +44,12 @@ demo: $(STAMP) ## install, fetch the local model, and show the main job with it
 
 test: $(TRAIN) ## install, and run the whole test suite with the checks of style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/pytest -n 2
+	@# tests wait for processes now and then: mypy works beside them, and is heard after them
+	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & types=$$!; \
+		trap 'kill $$types 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+		$(BIN)/pytest -n 2 --dist worksteal; tests=$$?; \
+		wait $$types; types_wrong=$$?; cat $(VENV)/mypy.txt; \
+		test $$tests -eq 0 && test $$types_wrong -eq 0
 
 bench: $(STAMP) ## measure retrieval, speed and embedding; prints a table, writes benchmarks/results
 	@$(BIN)/comity models pull

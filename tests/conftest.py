@@ -28,6 +28,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# They wait for other processes for long, while the tests of the other worker have the processor.
+FIRST = (
+    "test_ray.py",
+    "test_training_runs.py",
+    "test_postgres_hosts.py",
+    "test_workers.py",
+    "test_soak.py",
+    "test_cli_serve.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In any order, but none that takes long comes last, when the other worker is done."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 class Clock:
     """Stands still until it is moved."""
 
