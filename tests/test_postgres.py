@@ -22,7 +22,6 @@ import pytest
 from benchmarks.postgres_server import Server
 
 from comity.errors import (
-    DuplicateRule,
     MemoryDamaged,
     MemoryTooNew,
     RuleError,
@@ -201,22 +200,6 @@ def test_names_too_long_for_an_index_are_refused_and_change_nothing(book: Postgr
 
 
 # Several at once
-
-
-def test_of_threads_that_change_the_same_rule_one_wins_each_version(book: PostgresStore) -> None:
-    book.commit(change(Rule(id="a", text="v1")))
-    barrier = threading.Barrier(6)
-
-    def amend(name: int) -> int | None:
-        barrier.wait()
-        try:
-            return book.commit(change(Rule(id="a", text=f"by {name}", version=2)))
-        except DuplicateRule:
-            return None
-
-    with ThreadPoolExecutor(6) as pool:
-        assert [number for number in pool.map(amend, range(6)) if number] == [2]
-    assert len(book.history("default", "a")) == 2
 
 
 def test_hosts_append_decisions_of_several_tenants_without_a_fork(open_store: Open) -> None:

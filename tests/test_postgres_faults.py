@@ -94,19 +94,6 @@ def test_a_server_that_has_lost_revisions_is_refused(book: PostgresStore, sql: S
             ask()
 
 
-def test_a_title_too_long_to_be_compared_whole_is_found_with_its_chapters(
-    book: PostgresStore,
-) -> None:
-    for length in range(194, 205):
-        title = "t" * length
-        rules = [Rule(id=f"{length}", text="x", title=title)]
-        rules += [Rule(id=f"{length}-c", text="x", title=f"{title} > Chapter I")]
-        book.commit(change(*rules))
-        found = book.titled("default", [title])
-        ids = {stored.rule.id for stored in book.fetch([each.row for each in found])}
-        assert {rule.id for rule in rules} <= ids, length
-
-
 def test_every_loss_of_a_follower_is_told_once(
     book: PostgresStore, sql: Sql, caplog: pytest.LogCaptureFixture
 ) -> None:

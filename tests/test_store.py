@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
 
-from comity.errors import DuplicateRule, MemoryDamaged, MemoryFull, MemoryTooNew, StoreError
-from comity.memory.sealed import Sealed, whole
+from comity.errors import MemoryDamaged, MemoryFull, MemoryTooNew, StoreError
+from comity.memory.sealed import whole
 from comity.memory.sqlite import SqliteStore, _use_wal
 from comity.memory.store import Store
 from comity.records import Rule
@@ -142,56 +141,6 @@ def test_two_processes_write_at_once(file: Path) -> None:
     store = SqliteStore(file)
     assert len(list(store.rows_after(0))) == 240
     store.close()
-
-
-def test_of_threads_that_change_the_same_rule_one_wins_each_version(store: Store) -> None:
-    store.commit(change(Rule(id="a", text="v1")))
-    barrier = threading.Barrier(8)
-
-    def amend(name: int) -> int | None:
-        barrier.wait()
-        try:
-            return store.commit(change(Rule(id="a", text=f"by {name}", version=2)))
-        except DuplicateRule:
-            return None
-
-    with ThreadPoolExecutor(8) as pool:
-        won = [number for number in pool.map(amend, range(8)) if number]
-    assert won == [2]
-    assert len(store.history("default", "a")) == 2
-
-
-def test_threads_append_decisions_without_a_fork(store: Store) -> None:
-    def sealed(name: str, last: str) -> Sealed:
-        return whole(decision(name, last))
-
-    def append(name: int) -> None:
-        for n in range(10):
-            store.append_decision("default", partial(sealed, f"{name}-{n}"))
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(append, range(6)))
-    previous = ""
-    made = list(store.decisions("default"))
-    for each in made:
-        assert each.previous_hash == previous
-        previous = each.hash
-    assert len(made) == 60
-
-
-def test_readers_see_whole_revisions_while_another_thread_writes(store: Store) -> None:
-    done = threading.Event()
-
-    def write() -> None:
-        for n in range(30):
-            store.commit(change(*(Rule(id=f"{n}-{i}", text="x") for i in range(10))))
-        done.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    while not done.is_set():
-        assert len(list(store.rows_after(0))) % 10 == 0
-    writer.join()
 
 
 @pytest.mark.parametrize("big", ["rule", "decision"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from comity.errors import DuplicateRule, NotFound
+from comity.errors import DuplicateRule, NotFound, StoreError
 from comity.memory.sealed import Sealed, whole
-from comity.memory.store import Change, PlaceNames, Store
+from comity.memory.store import AccessKey, Change, PlaceNames, Store
 from comity.records import Check, Decision, Rule, Scope, Source
 
 NOON = datetime(2030, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -103,6 +106,15 @@ def test_the_versions_of_a_document_are_found_by_its_title(store: Store) -> None
     assert [each.article for each in store.titled("default", ["Dog Act > Part I"])] == ["Article 1"]
     assert [each.article for each in store.titled("other", ["Dog Act"])] == [""]
     assert store.titled("default", ["'; --", "%", "Dog Act >"]) == []
+
+
+@pytest.mark.parametrize("length", [150, 196, 197, 198, 199, 200, 201, 260])
+def test_a_long_title_finds_its_own_chapters_and_no_others(store: Store, length: int) -> None:
+    title, longer = "t" * length, "t" * 300
+    titles = (title, f"{title} > Chapter I", f"{title} >> no chapter", f"{title}, amended", longer)
+    store.commit(change(*(Rule(id=each, text="x", title=each) for each in titles)))
+    found = store.fetch([each.row for each in store.titled("default", [title])])
+    assert [stored.rule.title for stored in found] == list(titles[:2])
 
 
 def test_a_row_that_is_not_there_is_an_error(store: Store) -> None:
@@ -231,3 +243,83 @@ def test_a_book_that_can_be_used_passes_its_probe_and_is_not_changed(store: Stor
     store.commit(change(Rule(id="a", text="x")))
     store.probe()
     assert store.revision() == 1
+
+
+def key(name: str, tenant: str = "default", **fields: object) -> AccessKey:
+    given = {"id": name, "hash": f"hash of {name}", "tenant": tenant, "role": "client"}
+    return AccessKey.model_validate(given | {"made_at": NOON} | fields)
+
+
+def test_a_key_comes_back_as_it_was_kept_and_is_found_by_its_hash(store: Store) -> None:
+    one, other = key("k1", note="for Lee"), key("k2", "acme", role="editor")
+    store.add_key(one)
+    store.add_key(other)
+    assert store.key("hash of k1") == one
+    assert store.key("hash of none") is None
+    assert (store.keys("default"), store.keys("acme"), store.keys("x")) == ([one], [other], [])
+    assert store.keys() == [one, other]
+    with pytest.raises(StoreError):
+        store.add_key(key("k1", "acme", hash="another"))
+    assert store.keys() == [one, other]
+
+
+def test_a_key_that_has_ended_stays_ended_as_it_was(store: Store) -> None:
+    store.add_key(key("k1"))
+    ended = store.revoke_key("k1", NOON + timedelta(days=1))
+    assert ended == key("k1", revoked_at=NOON + timedelta(days=1))
+    assert store.revoke_key("k1", NOON + timedelta(days=2)) == ended == store.key("hash of k1")
+    with pytest.raises(NotFound, match="k9"):
+        store.revoke_key("k9", NOON)
+
+
+# Several at once
+
+
+def test_of_threads_that_change_the_same_rule_one_wins_each_version(store: Store) -> None:
+    store.commit(change(Rule(id="a", text="v1")))
+    barrier = threading.Barrier(8)
+
+    def amend(name: int) -> int | None:
+        barrier.wait()
+        try:
+            return store.commit(change(Rule(id="a", text=f"by {name}", version=2)))
+        except DuplicateRule:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [number for number in pool.map(amend, range(8)) if number]
+    assert won == [2]
+    assert len(store.history("default", "a")) == 2
+
+
+def test_threads_append_decisions_without_a_fork(store: Store) -> None:
+    def sealed(name: str, last: str) -> Sealed:
+        return whole(decision(name, last))
+
+    def append(name: int) -> None:
+        for n in range(10):
+            store.append_decision("default", partial(sealed, f"{name}-{n}"))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(append, range(6)))
+    previous = ""
+    made = list(store.decisions("default"))
+    for each in made:
+        assert each.previous_hash == previous
+        previous = each.hash
+    assert len(made) == 60
+
+
+def test_readers_see_whole_revisions_while_another_thread_writes(store: Store) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        for n in range(30):
+            store.commit(change(*(Rule(id=f"{n}-{i}", text="x") for i in range(10))))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert len(list(store.rows_after(0))) % 10 == 0
+    writer.join()
