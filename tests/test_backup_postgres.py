@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from comity.alignment.backups import back_up, restore
 from comity.alignment.decisions import follow
 from comity.alignment.erasure import erase
 from comity.errors import NotFound, StoreError
-from comity.memory.backup import Backup
+from comity.memory.backup import Backup, fill
 from comity.memory.embed import HashEmbedder
 from comity.memory.new_file import TargetTaken
 from comity.memory.open_store import is_there
@@ -37,6 +39,9 @@ from test_backup import (
 )
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
+
+from comity.memory.backup_postgres import filling_postgres  # noqa: E402
+from comity.memory.postgres import PostgresStore  # noqa: E402
 
 __all__ = ["book", "elsewhere", "filled"]
 
@@ -231,10 +236,6 @@ def test_a_restore_that_fails_leaves_the_database_as_it_was(
     elsewhere: Path,
     postgres: Server,  # noqa: F811
 ) -> None:
-    from comity.memory.backup import fill
-    from comity.memory.backup_postgres import filling_postgres
-    from comity.memory.postgres import PostgresStore
-
     taken = Backup(back_up(target, elsewhere / "b.backup").file)
     url = postgres.url(new_database(postgres), OWNER)
     with suppress(KeyboardInterrupt), filling_postgres(url) as copy:
@@ -245,3 +246,24 @@ def test_a_restore_that_fails_leaves_the_database_as_it_was(
     assert list(store.chain("default")) == []
     assert store.commit(change(Rule(id="first", text="It can be used."))) == 1
     store.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_who_writes_while_a_memory_is_restored_waits_and_goes_on_with_its_numbers(
+    used: Memory,
+    target: str,
+    elsewhere: Path,
+    postgres: Server,  # noqa: F811
+) -> None:
+    taken = Backup(back_up(target, elsewhere / "b.backup").file)
+    url = postgres.url(new_database(postgres), OWNER)
+    with closing(PostgresStore(url)) as store, ThreadPoolExecutor(1) as pool:
+        with filling_postgres(url) as copy:
+            fill(copy, taken)
+            writing = pool.submit(store.commit, change(Rule(id="meanwhile", text="It waits.")))
+            time.sleep(0.3)
+            assert not writing.done()
+        assert writing.result() == used.revision + 1
+        assert [each.rule.id for each in store.versions_since("default", used.revision)] == [
+            "meanwhile"
+        ]

@@ -116,6 +116,8 @@ class PostgresCopy:
     def begin_filling(self) -> None:
         """Lock and empty what is made with the tables. Raises `TargetTaken`."""
         with self._connections.translated():
+            # as writers do: this first, and the tables then
+            self._one(f"SELECT 1 FROM {SCHEMA}.latest FOR UPDATE")
             self._triggers("DISABLE")
             self._name("")
             if self._one(f"{_ANYTHING} LIMIT 1"):
