@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.made_rules import SEED, Maker
 from benchmarks.made_vectors import QUESTIONS, MadeEmbedder, Vectors, make_seeds
-from comity.memory.bulk import bulk_import
+from comity.memory.bulk import BATCH, bulk_import
 from comity.memory.embed import open_embedder
 from comity.memory.memory import Memory
 from comity.records import DEFAULT_TENANT, Record, Rule, Scope
@@ -27,7 +27,7 @@ DEPTH = 100
 """How deep a search ranks by meaning, whatever k is."""
 WARM_UP = 20
 _ROWS_AT_ONCE = 50_000
-_MADE_AT_ONCE = 250_000
+_TOLD_EACH = 20  # revisions
 
 
 class Skipped(Exception):
@@ -105,39 +105,43 @@ class Filled(NamedTuple):
 
     rules: int
     seconds: float
-    """Without those that it took to make the rules."""
+    """Without those that it took to make the rules and their vectors."""
 
 
 def filled(bench: Bench, rules: int) -> Filled:
     """Fill a memory, with its index, in a file that is in place only when all is done.
 
-    The default tenant's rules are imported a quarter of a million at a time, and the next ones
-    made only when all of these are in the book and the index, so that making them is in none of
-    the seconds. Those of the other tenants come after that, without a watch.
+    The default tenant's rules are made before the import begins, and the embedder's seconds are
+    taken off. The rules of the other tenants come after that, without a watch.
     """
     bench.folder.mkdir(parents=True, exist_ok=True)
     file = bench.book(rules)
     new = file.with_name(f"{file.stem}-new.db")
     for left in bench.folder.glob(f"{new.name}*"):
         remove(left)
-    count, seconds = 0, 0.0
-    with Memory.open(f"sqlite:///{new.absolute()}", embedder=bench.made_embedder()) as memory:
-        for tenant, own in groupby(bench.maker.rules(rules), key=lambda rule: rule.tenant):
+    embedder = bench.made_embedder()
+    done = Filled(0, 0.0)
+    with Memory.open(f"sqlite:///{new.absolute()}", embedder=embedder) as memory:
+        for tenant, rows in groupby(bench.maker.rules(rules), key=lambda rule: rule.tenant):
+            own = list(rows)
             if tenant != DEFAULT_TENANT:
-                memory.write("import", list(own), tenant=tenant)
+                memory.write("import", own, tenant=tenant)
                 continue
-            while batch := list(islice(own, _MADE_AT_ONCE)):
-                gc.freeze()  # what is only the benchmark's is not looked through
-                start = time.perf_counter()
-                bulk_import(memory, batch)
-                seconds += time.perf_counter() - start
-                count += len(batch)
-                print(f"  {count} rules, {count / seconds:.0f} a second", flush=True)
+            gc.freeze()  # what is only the benchmark's is not looked through
+            embedder.seconds, start = 0.0, time.perf_counter()
+            bulk_import(memory, own, committed=_tell)
+            done = Filled(len(own), time.perf_counter() - start - embedder.seconds)
         memory.index.catch_up()
         memory.index.save()
     for part in sorted(bench.folder.glob(f"{new.name}*"), reverse=True):
         part.rename(part.with_name(part.name.replace(new.name, file.name)))
-    return Filled(count, seconds)
+    return done
+
+
+def _tell(revision: int) -> None:
+    """A line now and then; each revision is a batch."""
+    if revision % _TOLD_EACH == 0:
+        print(f"  {revision * BATCH} rules", flush=True)
 
 
 def remove(path: Path) -> None:
