@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 
@@ -47,6 +48,17 @@ def test_decisions_of_two_tenants_whose_commit_was_not_answered_are_known_as_mad
     assert lost
     assert [each.id for each in made] == ["of one", "of two"]
     assert [each.id for each in book.decisions("two")] == ["of two"]
+
+
+def test_a_change_that_the_server_took_back_is_not_acknowledged(book: PostgresStore) -> None:
+    with (  # noqa: PT012
+        pytest.raises(StoreError, match="taken a change back"),
+        book._transactions.writing("default") as writing,
+    ):
+        writing.run(Statement("INSERT INTO comity.begun VALUES ('default', 'd', 0, '{}')"))
+        with suppress(psycopg.Error):
+            writing.run(Statement("SELECT 1 / 0"))
+    assert book._transactions.read(None, "SELECT 1 FROM comity.begun") == []
 
 
 def test_a_large_change_is_sent_as_it_is_made(book: PostgresStore) -> None:

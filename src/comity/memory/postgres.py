@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -12,6 +12,7 @@ from itertools import islice
 from comity.errors import NotFound, StoreError
 from comity.memory import key_rows, postgres_texts
 from comity.memory.grouped import Grouped
+from comity.memory.kept_rows import KeptRows
 from comity.memory.key_rows import key_row, no_key, read_key
 from comity.memory.pages import DecisionFilter, RuleFilter
 from comity.memory.postgres_begun import PostgresBegun
@@ -50,7 +51,6 @@ from comity.memory.titles import TitledRow
 from comity.records import Decision, Erasure
 
 _ROWS_AT_ONCE = 10_000
-_ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _PROBE_SECONDS = 2
 _CLOCK_OFF = timedelta(milliseconds=100)
 _NAMED = 0x6E616D6564  # apart from other locks that are named by a hash
@@ -113,7 +113,7 @@ class PostgresStore:
         self._connections = Connections(url)
         self._transactions = Transactions(self._connections)
         self._lock = threading.Lock()
-        self._read: dict[int, StoredRule] = {}
+        self._kept = KeptRows(self._stored_at, self._connections.shown)
         self._identity = ""
         self._revision = 0  # the latest that was seen
         self._followers: list[Follower] = []
@@ -205,23 +205,10 @@ class PostgresStore:
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """As in `Store`."""
-        read = self._read  # is replaced, never emptied
-        known = {row: read[row] for row in rows if row in read}
-        unread = [row for row in rows if row not in known]
-        if unread:
-            found = self._stored(None, 'WHERE rule."row" = ANY(%s)', (unread,))
-            known |= {stored.row: stored for stored in found}
-            self._keep(known)
-        missing = next((row for row in unread if row not in known), None)
-        if missing is not None:
-            raise NotFound(f"{self._connections.shown}: the book of record has no row {missing}")
-        return [known[row] for row in rows]
+        return self._kept.fetch(rows)
 
-    def _keep(self, read: Mapping[int, StoredRule]) -> None:
-        with self._lock:
-            if len(self._read) + len(read) > _ROWS_KEPT:
-                self._read = {}
-            self._read.update(read)
+    def _stored_at(self, rows: Sequence[int]) -> Iterator[StoredRule]:
+        return self._stored(None, 'WHERE rule."row" = ANY(%s)', (list(rows),))
 
     def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
         """As in `Store`."""

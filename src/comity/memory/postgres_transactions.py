@@ -112,10 +112,13 @@ class Transactions:
 
     def _commit(self, writing: Writing, transaction: str) -> None:
         try:
-            writing.connection.execute("COMMIT")
+            ended = writing.connection.execute("COMMIT").statusmessage
         except driver().OperationalError:
             if not writing.connection.closed or not self._committed(writing, transaction):
                 raise
+            return
+        if ended != "COMMIT":  # a statement had failed, and its error was passed over
+            raise StoreError(f"{self.connections.shown} has taken a change back: repeat it")
 
     def _committed(self, writing: Writing, transaction: str) -> bool:
         """Whether a transaction was committed whose connection broke off meanwhile.

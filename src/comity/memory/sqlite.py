@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from comity.errors import (
 )
 from comity.memory import key_rows
 from comity.memory.grouped import Grouped
+from comity.memory.kept_rows import KeptRows
 from comity.memory.key_rows import key_row, no_key, read_key
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.pages import DecisionFilter, RuleFilter, decision_page, rule_page
@@ -56,7 +57,6 @@ _CACHE_KB = 512  # of each thread's connection; the system caches the file for a
 _CACHE_OF_MANY_KB = 65_536
 _MANY = 1_000  # rules
 _ROWS_AT_ONCE = 10_000
-_ROWS_KEPT = 16_384  # rule versions that have been read; they never change
 _Row = tuple[Any, ...]
 _Values = _Row | dict[str, Any]
 
@@ -81,7 +81,7 @@ class SqliteStore:
         # not held here: a thread that ends takes its connection with it
         self._connections: WeakSet[apsw.Connection] = WeakSet()
         self._lock = threading.RLock()
-        self._read: dict[int, StoredRule] = {}
+        self._kept = KeptRows(self._stored_at, str(path))
         self._append = Grouped(self._append_all)
         self._shared = self._connect() if path is None else None
         self.begun = SqliteBegun(self._reading, self._writing)
@@ -222,23 +222,11 @@ class SqliteStore:
 
     def fetch(self, rows: Sequence[int]) -> list[StoredRule]:
         """As in `Store`."""
-        read = self._read  # is replaced, never emptied
-        known = {row: read[row] for row in rows if row in read}
-        unread = [row for row in rows if row not in known]
-        if unread:
-            clause = "WHERE rule.row IN (SELECT value FROM json_each(?))"
-            known |= {stored.row: stored for stored in self._stored(clause, (json.dumps(unread),))}
-            self._keep(known)
-        missing = next((row for row in unread if row not in known), None)
-        if missing is not None:
-            raise NotFound(f"{self.path}: the book of record has no row {missing}")
-        return [known[row] for row in rows]
+        return self._kept.fetch(rows)
 
-    def _keep(self, read: Mapping[int, StoredRule]) -> None:
-        with self._lock:
-            if len(self._read) + len(read) > _ROWS_KEPT:
-                self._read = {}
-            self._read.update(read)
+    def _stored_at(self, rows: Sequence[int]) -> Iterator[StoredRule]:
+        clause = "WHERE rule.row IN (SELECT value FROM json_each(?))"
+        return self._stored(clause, (json.dumps(rows),))
 
     def history(self, tenant: str, rule_id: str) -> list[StoredRule]:
         """As in `Store`."""
