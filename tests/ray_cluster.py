@@ -27,6 +27,7 @@ from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
 from comity.ray_workers import RayWorkers
 from comity.records import Rule
+from comity.workers import WorkerLost
 
 _BATCH = 64  # texts of one job
 _KILLED = "killed"  # the file that says so, in the folder of what was done
@@ -68,6 +69,22 @@ def kill_one_of(cluster: Any, node: object, done: Path) -> threading.Thread:
     thread = threading.Thread(target=kill)
     thread.start()
     return thread
+
+
+def broken() -> Callable[[int], int]:
+    """What a node does that lacks a package."""
+    raise ImportError("no such package here")
+
+
+def never_begun() -> dict[str, object]:
+    """What is said of workers that cannot begin; without it they would be begun for ever."""
+    with RayWorkers[int, int](broken, count=1) as workers:
+        workers.submit(1)
+        try:
+            workers.done()
+        except WorkerLost as error:
+            return {"never_begun": str(error)}
+    return {"never_begun": ""}
 
 
 def bulk(cluster: Any, folder: Path) -> dict[str, object]:
@@ -162,7 +179,7 @@ def main() -> None:
         head_node_args={"num_cpus": 1, "include_dashboard": False},
     )
     try:
-        found = bulk(cluster, folder) | exam(cluster, folder)
+        found = never_begun() | bulk(cluster, folder) | exam(cluster, folder)
     finally:
         ray.shutdown()
         cluster.shutdown()

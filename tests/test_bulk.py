@@ -251,6 +251,22 @@ def test_workers_open_the_embedder_by_its_name_and_another_one_is_refused(memory
             assert bulk_import(same, rows(3), workers=workers).added == 3
 
 
+def test_workers_go_on_to_another_import_where_one_ended_with_an_error(memory: Memory) -> None:
+    bulk_import(memory, rows(300))
+
+    def refuse(_: Sequence[Changed]) -> None:
+        raise RuleError("no")
+
+    with ProcessWorkers(partial(dies_at, Path(), "never"), 1) as workers:
+        changed = [row(f"r{n}", f"cats of district {n}") for n in range(300)]
+        with pytest.raises(RuleError, match="no"):
+            bulk_import(memory, changed, batch=100, workers=workers, confirm=refuse)
+        report = bulk_import(memory, [*changed[:150], row("new", "wolves")], workers=workers)
+    assert (report.added, report.changed) == (1, 150)
+    vector = memory.vectors.get(memory.embedder, ["wolves"])[0]
+    np.testing.assert_allclose(vector, memory.embedder.embed_query("wolves"), atol=1e-3)
+
+
 def test_a_stream_that_fails_midway_leaves_whole_batches_and_the_index_follows(
     memory: Memory,
 ) -> None:

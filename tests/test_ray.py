@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
 from comity.cli.ray import RayAddress
+from comity.errors import SettingsError
+from comity.ray_workers import RayWorkers
 
 TESTS = Path(__file__).parent
 
@@ -25,6 +28,17 @@ def test_an_address_is_taken(address: str) -> None:
 def test_a_file_in_the_place_of_an_address_is_refused(file: str) -> None:
     with pytest.raises(click.BadParameter, match="--ray without one behind all files"):
         RayAddress().convert(file, None, None)
+
+
+def squaring() -> Callable[[int], int]:
+    return lambda number: number * number
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_told_of_at_once(address: str) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with pytest.raises(SettingsError, match=rf"answers at {address} .*ray start --head"):
+        RayWorkers(squaring, address)
 
 
 def test_imports_and_exams_outlive_a_node(tmp_path: Path) -> None:
@@ -47,6 +61,8 @@ def test_imports_and_exams_outlive_a_node(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert "the same version" in found["never_begun"]
+    assert "no such package here" in found["never_begun"]
     assert (found["added"], found["as_given"], found["missing"]) == (3840, True, 0)
     assert (found["nodes"], found["lost"]) == (2, 1)
     assert found["codes"] == [0, 0], found["output"]

@@ -95,7 +95,9 @@ def test_where_mark_and_share_follow_the_rules_that_were_given(tmp_path: Path) -
     places, shares = zip(*((read.where(), read.share()) for _ in read), strict=True)
     assert list(places) == [f"{path}, line {n}" for n in range(1, 6)]
     assert list(shares) == sorted(shares)
-    assert (shares[-1], read.mark().bytes) == (1.0, len(ROWS.encode()))
+    mark = read.mark()
+    assert mark
+    assert (shares[-1], mark.bytes) == (1.0, len(ROWS.encode()))
 
 
 @pytest.mark.parametrize("name", ["rules.jsonl", "rules.csv", "."])
@@ -122,6 +124,7 @@ def test_it_begins_at_the_first_row_where_something_else_stood_before_the_mark(
     read = iter(first := stream(path))
     next(read), next(read), next(read)
     mark = first.mark()
+    assert mark
     path.write_text(ROWS + lines({"id": "z", "text": "more"}))
     longer = stream(path)
     assert longer.resume(mark)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import time
 from collections import Counter, deque
 from types import TracebackType
@@ -15,6 +18,8 @@ R = TypeVar("R")
 
 PATIENCE = 120.0
 """Seconds to wait for a first worker to begin, where none is at work."""
+_HOST_PORT = re.compile(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)/?")
+_SECONDS_TO_ANSWER = 10.0
 
 
 class RayWorkers(Generic[J, R]):
@@ -25,8 +30,9 @@ class RayWorkers(Generic[J, R]):
     """
 
     def __init__(self, make: Make[J, R], address: str = "", count: int | None = None) -> None:
-        """`address`: HOST:PORT or `ray://HOST:PORT`; empty for that in RAY_ADDRESS, else for a
-        cluster of this machine alone. `count` actors, by default one for each processor.
+        """`address`: HOST:PORT or `ray://HOST:PORT`; empty for that in RAY_ADDRESS, else for the
+        cluster that runs on this machine, else for one made here. `count` actors, by default one
+        for each processor.
 
         Raises `MissingExtra` without Ray, and `SettingsError` where no cluster answers.
         """
@@ -48,15 +54,17 @@ class RayWorkers(Generic[J, R]):
 
     def _connect(self, address: str) -> None:
         try:
+            _reach(address or os.environ.get("RAY_ADDRESS", ""))
             self._ray.init(
                 address=address or None,
                 include_dashboard=False if not address else None,
                 log_to_driver=False,
                 logging_level="error",
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
+            where = address or f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
             raise SettingsError(
-                f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({error}): start one with "
+                f"no Ray cluster answers at {where} ({error}): start one with "
                 "ray start --head, and name its HOST:PORT"
             ) from error
 
@@ -106,8 +114,13 @@ class RayWorkers(Generic[J, R]):
         actor = self._starting.pop(ref)
         try:
             self._ray.get(ref)
-        except self._ray.exceptions.RayError:
+        except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)
+            if getattr(error, "actor_init_failed", False):  # another one would fail as well
+                raise WorkerLost(
+                    "a worker cannot begin: install the same version of Comity and of its packages "
+                    f"on all nodes. Ray says: {error}"
+                ) from error
         else:
             self._idle.append(actor)
 
@@ -172,6 +185,13 @@ class _Actor(Generic[J, R]):
             assert self._failed is not None
             return self._failed
         return do_or_fail(self._do, job)
+
+
+def _reach(address: str) -> None:
+    """Raises `OSError` where nobody listens: Ray would try for minutes before it says so."""
+    if found := _HOST_PORT.fullmatch(address):
+        host, port = found[1], int(found[2])
+        socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()
 
 
 def _ray() -> Any:

@@ -212,6 +212,8 @@ def _embedded(
         head = ahead[0]
         while head.wanted.there < head.wanted.all:
             number, found = workers.done()
+            if number not in jobs:
+                continue  # of an import before, which ended with an error
             batch, texts = jobs.pop(number)
             _check(memory, found, len(texts))
             batch.wanted.put(texts, found.vectors)
