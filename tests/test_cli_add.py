@@ -56,7 +56,7 @@ def test_a_changed_file_is_refused_without_a_terminal_and_without_yes(comity: Co
     comity.done("add", comity.write("bylaws.md"))
     result = comity("add", comity.write("bylaws.md", CHANGED))
     assert result.exit_code == 1
-    assert "1 rules would be changed and 1 repealed" in result.stderr
+    assert "1 rule would be changed and 1 repealed" in result.stderr
     assert "add --yes" in result.stderr
     assert "[-22-]{+21+}:00" in result.stdout
     assert "gone from their document" in result.stdout
@@ -99,7 +99,7 @@ def test_at_a_terminal_changes_are_asked_about(
             check=False,
         )
     os.close(keyboard)
-    assert "1 rules would be changed and 1 repealed. Do it?" in run.stderr
+    assert "1 rule would be changed and 1 repealed. Do it?" in run.stderr
     assert run.returncode == code
     assert comity.json("index", "info")["memory_revision"] == revision
 

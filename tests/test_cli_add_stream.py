@@ -28,8 +28,8 @@ def test_a_file_is_added_in_batches_and_again_changes_nothing(comity: Command) -
     assert (shown["place"], shown["domain"]) == ("CN-HN", "")
     assert comity.json("search", "dogs in f", "--place", "CN-HN")[0]["id"] == "f"
     again = comity("add", "--stream", path, "--place", "CN-HN")
-    assert "the first 7 rows are in from before" in again.stderr
-    assert again.stdout == "0 rules added, in 0 revisions\n"
+    assert "goes on behind row 7:" in again.stderr
+    assert again.stdout == "0 rules added\n"
     other = comity.json("add", "--stream", path, "--place", "CN-HN", "--domain", "law", "--yes")
     assert (other["changed"], other["revision"], other["committed"]) == (7, 4, True)
     assert comity.json("add", path, "--place", "CN-HN", "--domain", "law")["unchanged"] == 7
@@ -40,10 +40,10 @@ def test_changed_rules_need_a_yes(comity: Command) -> None:
     path = comity.write("rules.jsonl", lines(*"ab") + lines("c", text="Cats") + lines("d", "e"))
     refused = comity("add", "--stream", path, "--batch", "2")
     assert refused.exit_code == 1
-    assert "1 rules of the next batch differ from what the memory holds (c, …)" in refused.stderr
+    assert "would change 1 rule of the memory's (c): add --yes" in refused.stderr
     assert "nothing was added" in refused.stderr
     said = comity.done("add", "--stream", path, "--yes")
-    assert said == "1 rules added, 1 changed, 3 there already, in 1 revisions\n"
+    assert said == "1 rule added, 1 changed, 3 there already, in 1 revision\n"
 
 
 def test_a_command_given_again_behind_another_one_undoes_what_that_one_changed(
@@ -64,7 +64,7 @@ def test_a_bad_row_is_named_by_its_line_and_what_is_in_is_said(comity: Command) 
     assert len(comity.json("rules", "list")) == 2
     comity.write("rules.jsonl", lines(*"abcd") + lines("e"))
     gone_on = comity("add", "--stream", path, "--batch", "2")
-    assert "the first 2 rows are in from before" in gone_on.stderr
+    assert "goes on behind row 2:" in gone_on.stderr
     assert gone_on.stdout == "3 rules added, in 2 revisions\n"
 
 
@@ -73,11 +73,19 @@ def test_bad_rows_are_left_out_where_that_is_asked_for(comity: Command) -> None:
     path = comity.write("rules.jsonl", text + lines("b"))
     result = comity("add", "--stream", path, "--keep-going")
     assert result.exit_code == 3
-    assert result.stdout == "2 rules added, 2 rows left out, in 1 revisions\n"
+    assert result.stdout == "2 rules added, 2 rows left out, in 1 revision\n"
     assert "left out: " in result.stderr
     assert "line 2: malformed JSON" in result.stderr
     assert "line 3: place: " in result.stderr
-    assert "2 rows could not be taken and were left out" in result.stderr
+    assert "2 rows could not be taken and were left out, the first of them: " in result.stderr
+
+
+def test_of_many_bad_rows_the_first_are_named_and_all_are_counted(comity: Command) -> None:
+    path = comity.write("rules.jsonl", "nonsense\n" * 30 + lines("a"))
+    result = comity("add", "--stream", path, "--keep-going")
+    assert result.stderr.count("left out: ") == 21
+    assert "30 rows could not be taken" in result.stderr
+    assert result.stdout == "1 rule added, 30 rows left out, in 1 revision\n"
 
 
 def test_a_dry_run_checks_every_row_and_makes_no_memory(comity: Command) -> None:
@@ -97,7 +105,7 @@ def test_a_folder_with_a_manifest_is_added_too(comity: Command) -> None:
     comity.write("rules.jsonl", '{"id": "a", "text": "x", "place": "Xanadu"}\n')
     comity.write("documents.toml", '[[place]]\ncode = "XA"\nnames = ["Xanadu"]\n')
     said = comity.done("add", "--stream", str(comity.folder), "--workers", "2")
-    assert said == "4 rules added, in 1 revisions\n"
+    assert said == "4 rules added, in 1 revision\n"
     assert comity.json("rules", "show", "a")["place"] == "XA"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.output import note, progress_bar, say_json, waiting
+from comity.cli.output import counted, note, progress_bar, say_json, waiting
 from comity.cli.plan import announce, announce_plan, changes_of_held, plan_as_json
 from comity.cli.ray import ray_option
 from comity.cli.session import Session, pass_session, settings_options
@@ -256,7 +256,7 @@ def _ask(plan: ImportPlan, yes: bool) -> None:
     changes = changes_of_held(plan)
     if yes or not (changes or plan.gone):
         return
-    what = f"{len(changes)} rules would be changed and {len(plan.gone)} repealed"
+    what = f"{counted(len(changes), 'rule')} would be changed and {len(plan.gone)} repealed"
     if not sys.stdin.isatty():
         raise Refused(f"{what}, and there is no terminal to ask at: add --yes to do it")
     if not click.confirm(f"{what}. Do it?", err=True):

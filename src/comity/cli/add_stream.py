@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.output import note, progress_bar, say, say_json
+from comity.cli.output import counted, note, progress_bar, say, say_json
 from comity.cli.session import Session
 from comity.errors import ComityError, DocumentError, RuleError
 
@@ -45,8 +45,8 @@ class Streaming:
         self._batch = batch
         self._ray = ray
         self._as_json = as_json
-        self._left_out: list[str] = []
         self._left = 0
+        self._first_left = ""
         self._revisions: list[int] = []
 
     def run(
@@ -105,7 +105,7 @@ class Streaming:
         tenant = self._session.settings.tenant
         mark = last_mark(memory.store, tenant, stream.name)
         if mark and stream.resume(mark):
-            note(f"the first {mark.rows:,} rows are in from before: it goes on behind them")
+            note(f"it goes on behind row {mark.rows:,}: what stands before that is in")
         workers = self._open_workers(stack)
         with progress_bar("adding") as progress:
             return bulk_import(
@@ -158,7 +158,7 @@ class Streaming:
         if self._as_json:
             say_json({"taken": taken, "left_out": self._left, "committed": False})
         else:
-            say(f"{taken:,} rows can be taken; nothing was added")
+            say(f"{counted(taken, 'row')} can be taken; nothing was added")
         self._end()
 
     def _confirm(self, changed: Sequence[Changed]) -> None:
@@ -166,16 +166,19 @@ class Streaming:
 
         if not self._yes:
             names = ", ".join(change.new.id for change in changed[:3])
+            names += ", …" if len(changed) > 3 else ""
             raise Refused(
-                f"{len(changed)} rules of the next batch differ from what the memory holds "
-                f"({names}, …): add --yes to give such rules their next versions"
+                f"the next batch would change {counted(len(changed), 'rule')} of the memory's "
+                f"({names}): add --yes to give such rules their next versions"
             )
 
     def _leave_out(self, error: ComityError) -> None:
         self._left += 1
+        self._first_left = self._first_left or str(error)
         if self._left <= _TOLD:
-            self._left_out.append(str(error))
             note(f"left out: {error}")
+        elif self._left == _TOLD + 1:
+            note("left out: more rows, which are counted and not named")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -204,18 +207,20 @@ class Streaming:
             said: dict[str, Any] = report.model_dump() | {"left_out": left_out, "committed": True}
             say_json(said)
         else:
-            parts = [f"{report.added:,} rules added"]
+            parts = [f"{counted(report.added, 'rule')} added"]
             parts += [f"{report.changed:,} changed"] if report.changed else []
             parts += [f"{report.unchanged:,} there already"] if report.unchanged else []
-            parts += [f"{left_out:,} rows left out"] if left_out else []
-            say(f"{', '.join(parts)}, in {report.revisions} revisions")
+            parts += [f"{counted(left_out, 'row')} left out"] if left_out else []
+            parts += [f"in {counted(report.revisions, 'revision')}"] if report.revisions else []
+            say(", ".join(parts))
         self._end()
 
     def _end(self) -> None:
         if self._left:
             raise RowsLeftOut(
-                f"{self._left:,} rows could not be taken and were left out, the first of them: "
-                f"{self._left_out[0]}"
+                f"{counted(self._left, 'row')} could not be taken and "
+                f"{'was' if self._left == 1 else 'were'} left out, the first of them: "
+                f"{self._first_left}"
             )
 
 

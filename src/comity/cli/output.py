@@ -43,6 +43,11 @@ def note(text: str) -> None:
     click.echo(plain(text), err=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 rule`, `2,000 rules`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def say_json(value: Any) -> None:
     """Print a result for programs: JSON, and nothing else, on stdout."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
