@@ -22,18 +22,17 @@ from benchmarks.postgres_server import running
 HOSTS = 4
 
 
-def stale(history: Sequence[Event], margin_ms: float = 0.0) -> list[str]:
+def stale(history: Sequence[Event]) -> list[str]:
     """What is wrong with a history: a sentence for each read that was behind.
 
-    A read is behind that began more than `margin_ms` after an amendment was acknowledged, and
-    that rests on an earlier revision, or on an earlier version of the amended rule.
+    A read is behind that began after an amendment was acknowledged, and that rests on an earlier
+    revision, or on an earlier version of the amended rule.
     """
-    margin = int(margin_ms * 1_000_000)
     made = sorted((e for e in history if e.kind == "amend" and not e.refused), key=lambda e: e.end)
     reads = sorted((e for e in history if e.kind == "read"), key=lambda e: e.start)
     wrong, known, revision, position = [], dict[str, int](), 0, 0
     for read in reads:
-        while position < len(made) and made[position].end + margin < read.start:
+        while position < len(made) and made[position].end < read.start:
             revision = max(revision, made[position].revision)
             for rule, version in made[position].versions.items():
                 known[rule] = max(known.get(rule, 0), version)

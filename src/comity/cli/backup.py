@@ -115,17 +115,11 @@ def restore_command(
     every row is in it as it was. The index is made anew by the next search. Texts that were
     erased after the backup was made are there again: see --erasures.
     """
-    from comity.alignment.backups import check, read_erasures, restore
+    from comity.alignment.backups import read_erasures, restore
     from comity.memory.backup_vectors import put_vectors
 
     if only_check:
-        with waiting("verifying"):
-            manifest = check(backup, although_broken=although_broken).manifest
-        if as_json:
-            say_json(_told(manifest))
-            return
-        say("the backup is sound")
-        say_fields(_fields(manifest))
+        _check(backup, although_broken, as_json)
         return
     again = [entry for file in erasures for entry in read_erasures(file)]
     where = url or session.settings.memory
@@ -146,6 +140,18 @@ def restore_command(
     say(f"restored to {where}, with the identity {made.identity}")
     say_fields(_fields(made.manifest))
     _note_erasures(made.erased if erasures else None)
+
+
+def _check(backup: Path, although_broken: bool, as_json: bool) -> None:
+    from comity.alignment.backups import check
+
+    with waiting("verifying"):
+        manifest = check(backup, although_broken=although_broken).manifest
+    if as_json:
+        say_json(_told(manifest))
+        return
+    say("the backup is sound")
+    say_fields(_fields(manifest))
 
 
 def _note_erasures(again: tuple[str, ...] | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comity.errors import MemoryDamaged, NotFound
-from comity.memory.backup_tables import TABLES, Row, Table, inserting, selecting
+from comity.memory.backup_tables import TABLES, Row, Table, selecting
 from comity.memory.migrations import APPLICATION_ID, MIGRATIONS
 from comity.memory.sqlite import SqliteStore, translated
 
@@ -49,8 +49,11 @@ class SqliteCopy:
 
     def insert(self, table: Table, rows: Iterable[Row]) -> None:
         """As in `Target`."""
+        columns = ", ".join(f'"{name}"' for name in table.columns)
+        marks = ", ".join("?" for _ in table.columns)
+        query = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"
         with translated(self._path):
-            self._connection.executemany(inserting(table), rows)
+            self._connection.executemany(query, rows)
 
 
 @contextmanager

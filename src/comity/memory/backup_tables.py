@@ -129,13 +129,6 @@ def selecting(table: Table, schema: str = "", mark: str = "?") -> str:
     return f"SELECT {columns} FROM {origin} {where}ORDER BY {order}"
 
 
-def inserting(table: Table, schema: str = "", mark: str = "?") -> str:
-    """The statement that puts one row into a table."""
-    columns = ", ".join(f'"{name}"' for name in table.columns)
-    marks = ", ".join(mark for _ in table.columns)
-    return f"INSERT INTO {schema}{table.name} ({columns}) VALUES ({marks})"
-
-
 def line_of(table: Table, row: Row) -> bytes:
     """A row as a line: a JSON array."""
     values = [bytes(value).hex() for value in row] if table.binary else row
