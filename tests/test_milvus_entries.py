@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from comity.errors import MissingExtra, SettingsError, StoreError
 from comity.memory.embed import HashEmbedder
 from comity.memory.memory import Memory
+from comity.memory.milvus_collection import CollectionGone, CollectionReleased, told
 from comity.memory.milvus_entries import (
     MOST_BYTES,
     Held,
@@ -259,6 +260,9 @@ def test_an_address_names_server_database_collection_and_index() -> None:
         "milvus:",
         "milvus:host:19530",
         "milvus:ftp://h",
+        "milvus:http://h:port",
+        "milvus:http://h:99999",
+        "milvus:http://[::1",
         "milvus:http://user:token@host:19530",
         "milvus:http://h?collection=a-b",
         "milvus:http://h/a/b",
@@ -282,6 +286,25 @@ def test_the_pages_calculation_prints_what_it_says(capsys: pytest.CaptureFixture
     (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
     exec(compile(example, "milvus.md", "exec"), {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", example, re.M) != []
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "said"),
+    [
+        (100, "can't find collection", CollectionGone, "was dropped"),
+        (101, "collection not loaded", CollectionReleased, "is not loaded"),
+        (4, "too many concurrent requests", StoreError, "too many concurrent requests"),
+        (65535, "auth check failure, please check api key", StoreError, "COMITY_INDEX_TOKEN"),
+        (2, "fail connecting to auth.example:19530", StoreError, "see that the server runs"),
+    ],
+)
+def test_an_error_of_the_server_says_what_to_do(
+    code: int, message: str, kind: type[StoreError], said: str
+) -> None:
+    exceptions = pytest.importorskip("pymilvus.exceptions", reason="needs the extra milvus")
+    with pytest.raises(StoreError, match=said) as caught, told("the index x"):
+        raise exceptions.MilvusException(code, message)
+    assert type(caught.value) is kind
 
 
 def test_a_missing_package_is_told_with_the_pip_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ MOST_FOUND = 16_384
 _AT_ONCE = 500  # entries: below the 64 MB of a request, whatever their texts
 _NOT_FOUND = 100  # codes of Milvus
 _NOT_LOADED = 101
+_REFUSED = re.compile("unauthenticated|auth check|permission|privilege")
 
 
 class CollectionGone(StoreError):
@@ -50,7 +52,7 @@ def _error(where: str, code: int, message: str) -> StoreError:
     if code == _NOT_LOADED:
         return CollectionReleased(f"{where} is not loaded: load it, or search again")
     said = " ".join(message.split())[:300]
-    if "auth" in said.lower():
+    if _REFUSED.search(said.lower()):
         return StoreError(f"{where}: access is refused ({said}): see COMITY_INDEX_TOKEN")
     return StoreError(
         f"{where} cannot be used ({said}): see that the server runs and can be reached, or set "

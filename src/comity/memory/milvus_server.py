@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from comity.errors import EmbedderError, MissingExtra, SettingsError, StoreError
 from comity.memory.milvus_collection import SECONDS, SECONDS_TO_LOAD, MilvusCollection, told
@@ -40,8 +40,8 @@ def address_of(index: str) -> Address:
 
     Everything after the port may be left out. Raises `SettingsError`.
     """
-    url = urlsplit(index.removeprefix(KIND))
-    if url.scheme not in ("http", "https") or not url.hostname or url.fragment or url.username:
+    url = _url(index)
+    if url is None or url.scheme not in ("http", "https") or url.fragment or url.username:
         raise SettingsError(
             "index milvus:…: write milvus:http://HOST:19530, and the token as COMITY_INDEX_TOKEN"
         )
@@ -64,6 +64,15 @@ def address_of(index: str) -> Address:
         building=tuple(item for item in parameters if item[0] not in _SEARCHING),
         searching=tuple(item for item in parameters if item[0] in _SEARCHING),
     )
+
+
+def _url(index: str) -> SplitResult | None:
+    """What follows `milvus:`; None where it names no host, or a port that is none."""
+    try:
+        url = urlsplit(index.removeprefix(KIND))
+        return url if url.hostname and url.port != 0 else None
+    except ValueError:
+        return None
 
 
 class MilvusServer:
