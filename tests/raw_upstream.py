@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+import prompt_server
 from comity import Memory, Rule
 from comity.memory.embed import HashEmbedder
 from comity.records import Check
@@ -209,22 +210,9 @@ class Running:
 @contextmanager
 def served(app: ASGIApp, seconds: float = 60.0) -> Iterator[int]:
     """The application on a port of its own, with uvicorn as `comity serve` runs it."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_level="error", lifespan="on", http=patient(seconds), ws="none"
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the server did not start"
-                time.sleep(0.005)
-            yield taken.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(20)
+    config = uvicorn.Config(app, log_level="error", lifespan="on", http=patient(seconds), ws="none")
+    with prompt_server.running(config) as port:
+        yield port
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+import prompt_server
 from comity import Memory, Rule
 from comity.memory.embed import HashEmbedder
 from comity.models.scripted import ScriptedModel
@@ -108,20 +108,8 @@ class Scripted:
 @contextmanager
 def served(app: Starlette) -> Iterator[str]:
     """The application on a port of its own."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="error", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the server did not start"
-                threading.Event().wait(0.005)
-            yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        finally:
-            server.should_exit = True
-            thread.join(10)
+    with prompt_server.running(uvicorn.Config(app, log_level="error", lifespan="on")) as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 class Running:
