@@ -73,6 +73,24 @@ def test_a_large_change_is_sent_as_it_is_made(book: PostgresStore) -> None:
     assert book.rows_of(1) == list(range(1, 10_002))
 
 
+def test_a_lost_change_is_not_taken_for_another_of_the_same_number_and_time(
+    open_store: Open, sql: Sql
+) -> None:
+    book, other = open_store(), open_store()
+    commit = book._transactions._commit
+
+    def lost_and_overtaken(writing: Writing, transaction: str) -> None:
+        ((pid,),) = writing.rows("SELECT pg_backend_pid()")
+        sql("SELECT pg_terminate_backend(%s, 5000)", pid)
+        assert other.commit(change(Rule(id="other", text="x"))) == 1
+        commit(writing, transaction)
+
+    book._transactions._commit = lost_and_overtaken  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="cannot be reached"):
+        book.commit(change(Rule(id="mine", text="x")))
+    assert [stored.rule.id for stored in other.rows_after(0)] == ["other"]
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_a_chain_does_not_fork_where_the_server_has_transactions_see_one_moment(
     open_store: Open, sql: Sql, database: str, level: str

@@ -36,6 +36,7 @@ from comity.memory.rule_rows import (
     read_revision,
     read_stored,
     revision_row,
+    rule_record,
     rule_rows,
 )
 from comity.memory.sealed import Sealer
@@ -171,7 +172,7 @@ class PostgresStore:
             for statement in _rules(rule_rows(change, number, dict(known)), row + 1):
                 writing.run(statement)
             writing.run(*_places(change, number))
-            writing.proof = _is_recorded(change, number)
+            writing.proof = _is_recorded(change, number, row)
         self._saw(number)
         return number
 
@@ -415,12 +416,18 @@ def _revision(change: Change, number: int) -> Statement:
     return Statement(added, revision_row(change, number))
 
 
-def _is_recorded(change: Change, number: int) -> Statement:
+def _is_recorded(change: Change, number: int, row: int) -> Statement:
+    """Gives a row where the revision is this change: another's may have its number and its time."""
     query = (
         "SELECT 1 FROM comity.revision WHERE number = %s AND tenant = %s AND made_at = %s "
         "AND kind = %s AND author = %s AND note = %s"
     )
-    return Statement(query, revision_row(change, number))
+    values = revision_row(change, number)
+    if change.rules:
+        last, record = row + len(change.rules), rule_record(change.rules[-1])
+        query += ' AND EXISTS (SELECT 1 FROM comity.rule WHERE "row" = %s AND record = %s)'
+        values = (*values, last, record)
+    return Statement(query, values)
 
 
 def _rules(rows: Iterator[Row], first: int) -> Iterator[Statement]:

@@ -58,8 +58,13 @@ def rule_rows(change: Change, revision: int, last: dict[str, int]) -> Iterator[R
             rule.status,
             int(rule.mandatory),
             "|".join(rule.overrides),
-            rule.model_dump_json(exclude_defaults=True),
+            rule_record(rule),
         )
+
+
+def rule_record(rule: Rule) -> str:
+    """A rule as its record."""
+    return rule.model_dump_json(exclude_defaults=True)
 
 
 def read_stored(found: Row) -> StoredRule:
