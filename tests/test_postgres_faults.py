@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from itertools import repeat
+from itertools import count, repeat
 
 import pytest
+from benchmarks.postgres_server import Server
 
 from comity.errors import StoreError
 from comity.memory.sealed import Sealed, whole
@@ -134,3 +136,51 @@ def test_every_loss_of_a_follower_is_told_once(
         told = [each for each in caplog.messages if "not followed for now" in each]
         assert len(told) == lost
         sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+
+
+def test_crashes_of_the_server_lose_nothing_acknowledged_and_fork_no_chain(
+    open_store: Open, postgres: Server
+) -> None:
+    """Two hosts write decisions of three tenants, and rules, while the server dies twice."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance, over = random.Random(seed), threading.Event()
+    books, reader = [open_store(), open_store()], open_store()
+    decided, revisions, refused = set[str](), dict[str, int](), set[str]()
+
+    def sealed(name: str, last: str) -> Sealed:
+        return whole(decision(name, last, name[0]))
+
+    def write(number: int) -> None:
+        for n in count():
+            if over.wait(0.005):
+                return
+            name = f"{'abc'[n % 3]}-{number}-{n}"
+            try:
+                books[number % 2].append_decision(name[0], partial(sealed, name))
+                decided.add(name)
+                revisions[name] = books[number % 2].commit(change(Rule(id=name, text="x")))
+            except StoreError as error:
+                refused.update(() if "not known" in str(error) else {name})
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(write, number) for number in range(4)]
+        for _ in range(2):
+            over.wait(chance.uniform(0.2, 0.5))
+            postgres.stop(at_once=True)
+            postgres.start()
+        over.wait(0.2)
+        over.set()
+        for each in writing:
+            each.result()
+    chains = {tenant: list(reader.decisions(tenant)) for tenant in "abc"}
+    for chain in chains.values():
+        hashes = ["", *(each.hash for each in chain)]
+        assert [each.previous_hash for each in chain] == hashes[:-1]
+    found = {each.id for chain in chains.values() for each in chain}
+    rules = {stored.rule.id: stored.revision for stored in reader.rows_after(0)}
+    assert decided <= found
+    assert refused.isdisjoint(rules)
+    assert refused & found <= decided  # its rule was refused, not the decision
+    assert revisions.items() <= rules.items()
+    assert refused
