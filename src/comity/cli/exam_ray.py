@@ -14,7 +14,7 @@ from comity.errors import ExamError
 
 if TYPE_CHECKING:
     from comity.evaluation.ask import ExamOptions
-    from comity.evaluation.run import Job
+    from comity.evaluation.run import Examiner, Job
     from comity.evaluation.runs import Item, Key
     from comity.memory.memory import Memory
     from comity.settings import Loaded
@@ -55,8 +55,7 @@ def _open(
     return partial(_examine, asyncio.Runner(), examiner)
 
 
-def _examine(runner: asyncio.Runner, examiner: object, job: Job) -> Item:
-    from comity.evaluation.run import Examiner, examine
+def _examine(runner: asyncio.Runner, examiner: Examiner, job: Job) -> Item:
+    from comity.evaluation.run import examine
 
-    assert isinstance(examiner, Examiner)
     return runner.run(examine(job, examiner))
