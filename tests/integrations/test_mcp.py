@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mcp.client.stdio  # noqa: F401 - keeps the stderr it finds, which is another in some tests
 import pytest
 
 from comity import Memory, Rule
