@@ -42,7 +42,8 @@ def main() -> None:
         comity("init")
         show("2. The same question, in two towns and at two dates.")
         settings = " ".join(f"{name}={value}" for name, value in SHORT_PROMPTS.items())
-        print(f"(With {settings}: short prompts, for a model on two cores.)", flush=True)
+        print(f"(With {settings}: short prompts, for a model on two cores,")
+        print("so some rules are left out. R1 and R2 hold everywhere and always: they are mandatory.)")
         for place, date in (
             (TIDEWICK, "2026-05-15"),
             (PELLHAVEN, "2026-05-15"),
@@ -65,6 +66,7 @@ def main() -> None:
         comity("decisions", "verify")
         show_gateway()
         os.chdir("/")
+    show("This memory is gone now. For your own: . .venv/bin/activate; README.md, Your own rules.")
 
 
 def music_until(hour: str) -> str:

@@ -308,6 +308,8 @@ def test_places_are_defined_and_listed(comity: Command) -> None:
 def test_a_word_diff_marks_words_and_chinese_characters() -> None:
     english = word_diff("shops close at 22:00", "shops open at 22:00")
     assert click.unstyle(english) == "shops [-close-]{+open+} at 22:00"
+    times = word_diff("until 23:30.", "until 21:00.")
+    assert click.unstyle(times) == "until [-23:30-]{+21:00+}."
     assert click.unstyle(word_diff("禁止吸烟", "允许吸烟")) == "[-禁止-]{+允许+}吸烟"
 
 

@@ -14,7 +14,7 @@ from comity.cli.output import day, plain
 if TYPE_CHECKING:
     from comity.memory.memory import FieldChange
 
-_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|\s+|.", re.DOTALL)
+_WORDS = re.compile(r"[\u3400-\u9fff]|\d+(?:[.,:]\d+)+|[^\W\u3400-\u9fff]+|\s+|.", re.DOTALL)
 _KEPT = 60
 
 
