@@ -42,8 +42,11 @@ def main() -> None:
         comity("init")
         show("2. The same question, in two towns and at two dates.")
         settings = " ".join(f"{name}={value}" for name, value in SHORT_PROMPTS.items())
-        print(f"(With {settings}: short prompts, for a model on two cores,")
-        print("so some rules are left out. R1 and R2 hold everywhere and always: they are mandatory.)")
+        print(
+            f"(With {settings}: short prompts, for a model on two cores, so some rules are left\n"
+            "out. R1 and R2 of each prompt are mandatory: they hold for every question.)",
+            flush=True,
+        )
         for place, date in (
             (TIDEWICK, "2026-05-15"),
             (PELLHAVEN, "2026-05-15"),
