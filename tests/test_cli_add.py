@@ -58,7 +58,7 @@ def test_a_changed_file_is_refused_without_a_terminal_and_without_yes(comity: Co
     assert result.exit_code == 1
     assert "1 rule would be changed and 1 repealed" in result.stderr
     assert "add --yes" in result.stderr
-    assert "[-22-]{+21+}:00" in result.stdout
+    assert "[-22:00-]{+21:00+}" in result.stdout
     assert "gone from their document" in result.stdout
     assert len(comity.json("rules", "changes", "--since", "1")) == 0
 

@@ -133,7 +133,7 @@ class WordIndex:
         """How many terms the saved index and the first recent texts hold."""
         saved, recent = self._state
         known = saved.terms if saved else 0
-        return known + sum(entry.count() for entry in recent.entries[:texts])
+        return known + sum(entry.length() for entry in recent.entries[:texts])
 
 
 def _telling(terms: Iterable[str], saved: _Saved | None) -> list[str]:

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     kind: int
     terms: str
 
-    def count(self) -> int:
+    def length(self) -> int:
         """How many terms it has."""
         return self.terms.count(" ") + bool(self.terms)
 
