@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from comity.errors import DuplicateRule, EmbedderError, RuleError, UnknownAuthority, UnknownPlace
-from comity.memory.bulk import BulkReport, Embedded, bulk_import
+from comity.memory.bulk import BulkReport, Embedded, bulk_import, plan_bulk
 from comity.memory.embed import HashEmbedder
 from comity.memory.embed_worker import embedding
 from comity.memory.imports import Changed, commit_import, plan_import
@@ -46,6 +46,14 @@ def shape(report: BulkReport) -> tuple[int, int, int, int]:
 def held(memory: Memory) -> list[tuple[str, int, str, str]]:
     stored = memory.store.rows_after(0)
     return [(s.rule.id, s.rule.version, s.rule.text, s.rule.place) for s in stored]
+
+
+def test_a_plan_says_what_the_import_does_and_changes_nothing(memory: Memory) -> None:
+    bulk_import(memory, rows(5))
+    given = [*rows(4), row("r4", "cats"), row("r4", "birds", version=2), row("new", "fish")]
+    planned = plan_bulk(memory, given, batch=3)
+    assert (planned.revision, len(held(memory))) == (1, 5)
+    assert shape(planned) == shape(bulk_import(memory, given, batch=3)) == (1, 2, 4, 2)
 
 
 def test_a_stream_is_added_in_batches_and_the_same_again_changes_nothing(memory: Memory) -> None:

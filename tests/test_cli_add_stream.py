@@ -41,7 +41,14 @@ def test_changed_rules_need_a_yes(comity: Command) -> None:
     refused = comity("add", "--stream", path, "--batch", "2")
     assert refused.exit_code == 1
     assert "would change 1 rule of the memory's (c): add --yes" in refused.stderr
-    assert "nothing was added" in refused.stderr
+    assert "nothing was added\n" in refused.stderr
+    assert "the same command again" not in refused.stderr
+    tried = comity("add", "--stream", path, "--dry-run")
+    assert tried.exit_code == 0
+    assert "1 rule would be changed, which has to be said: add --yes" in tried.stderr
+    found = "1 rule new, 1 changed, 3 there already, in 1 revision"
+    assert tried.stdout == f"a dry run, which changes nothing: {found}\n"
+    assert "--yes" not in comity("add", "--stream", path, "--dry-run", "--yes").stderr
     said = comity.done("add", "--stream", path, "--yes")
     assert said == "1 rule added, 1 changed, 3 there already, in 1 revision\n"
 
@@ -91,13 +98,39 @@ def test_of_many_bad_rows_the_first_are_named_and_all_are_counted(comity: Comman
 def test_a_dry_run_checks_every_row_and_makes_no_memory(comity: Command) -> None:
     path = comity.write("rules.jsonl", lines(*"abc"))
     said = comity.done("add", "--stream", path, "--dry-run")
-    assert said == "3 rows can be taken; nothing was added\n"
+    assert said == "a dry run, which changes nothing: 3 rules new, in 1 revision\n"
     assert not (comity.folder / "rules.db").exists()
     comity.write("rules.jsonl", lines("a") + '{"text": "x", "authority": "whim"}\n')
     bad = comity("add", "--stream", path, "--dry-run")
     assert (bad.exit_code, "line 2: " in bad.stderr) == (3, True)
     left = comity("add", "--stream", path, "--dry-run", "--keep-going", "--json")
-    assert json.loads(left.stdout) == {"taken": 1, "left_out": 1, "committed": False}
+    said_of_it = json.loads(left.stdout)
+    assert (said_of_it["added"], said_of_it["left_out"], said_of_it["committed"]) == (1, 1, False)
+
+
+def test_a_dry_run_names_the_lines_of_all_rows_that_it_would_leave_out(comity: Command) -> None:
+    rows = lines("a") + '{"id": "b", "text": "x", "authority": "emperor"}\n' + "nonsense\n"
+    path = comity.write("rules.jsonl", rows)
+    told = comity("add", "--stream", path, "--dry-run", "--keep-going").stderr
+    assert "left out: " in told
+    assert "rules.jsonl, line 2: rule 'b': unknown authority" in told
+    assert "line 3: malformed JSON" in told
+    assert told.count("left out: ") == 2
+
+
+def test_a_dry_run_for_a_place_where_no_memory_can_be_is_refused(comity: Command) -> None:
+    path = comity.write("rules.jsonl", lines("a"))
+    for options in ((), ("--stream",)):
+        result = comity("add", path, "--dry-run", *options, "--memory", "nowhere/k.db")
+        assert result.exit_code == 5
+        assert "nowhere: there is no such folder" in result.stderr
+
+
+def test_what_was_left_out_is_named_again_when_the_command_is_given_again(comity: Command) -> None:
+    path = comity.write("rules.jsonl", lines("a") + "nonsense\n")
+    for said in ("1 rule added, 1 row left out", "0 rules added, 1 there already, 1 row left out"):
+        result = comity("add", "--stream", path, "--keep-going")
+        assert (result.exit_code, said in result.stdout) == (3, True)
 
 
 def test_a_folder_with_a_manifest_is_added_too(comity: Command) -> None:
@@ -125,3 +158,12 @@ def test_options_that_do_not_fit_are_refused(
     result = comity("add", comity.write("rules.jsonl", lines("a")), *options)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_cluster_that_is_not_there_is_not_waited_for_by_giving_the_command_again(
+    comity: Command,
+) -> None:
+    failed = comity("add", comity.write("rules.jsonl", lines("a")), "--ray=127.0.0.1:1")
+    assert failed.exit_code != 0
+    assert "nothing was added\n" in failed.stderr
+    assert "the same command again" not in failed.stderr

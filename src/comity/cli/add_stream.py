@@ -11,7 +11,7 @@ import click
 
 from comity.cli.output import counted, note, progress_bar, say, say_json
 from comity.cli.session import Session
-from comity.errors import ComityError, DocumentError, RuleError
+from comity.errors import ComityError, DocumentError, MissingExtra, SettingsError
 
 if TYPE_CHECKING:
     from comity.documents.extract import Files
@@ -47,6 +47,7 @@ class Streaming:
         self._as_json = as_json
         self._left = 0
         self._first_left = ""
+        self._would_change = 0
         self._revisions: list[int] = []
 
     def run(
@@ -140,26 +141,30 @@ class Streaming:
         return stack.enter_context(ProcessWorkers(make, count)) if count > 1 else None
 
     def _check(self, memory: Memory, stream: FileStream) -> None:
-        """A dry run: everything is read and checked, and nothing compared or changed."""
-        from comity.memory.places import Gazetteer, OwnPlace
+        """A dry run: everything is read and compared, and nothing is changed."""
+        from comity.memory.bulk import BATCH, plan_bulk
+        from comity.memory.places import OwnPlace
 
-        known = memory.gazetteer(self._session.settings.tenant)
+        tenant = self._session.settings.tenant
         own = [OwnPlace(code=place.code, names=place.names) for place in stream.places]
-        gazetteer: Gazetteer = known.with_own(own) if own else known
-        taken = 0
-        for rule in stream:
-            try:
-                memory.checked(rule, gazetteer)
-                taken += 1
-            except RuleError as error:
-                if not self._keep_going:
-                    raise type(error)(f"{stream.where()}: {error}") from error
-                self._leave_out(error)
-        if self._as_json:
-            say_json({"taken": taken, "left_out": self._left, "committed": False})
-        else:
-            say(f"{counted(taken, 'row')} can be taken; nothing was added")
-        self._end()
+        report = plan_bulk(
+            memory,
+            stream,
+            tenant=tenant,
+            gazetteer=memory.gazetteer(tenant).with_own(own),
+            batch=self._batch or BATCH,
+            confirm=self._count_changed,
+            left_out=self._leave_out if self._keep_going else None,
+        )
+        if self._would_change and not self._yes:
+            note(
+                f"{counted(self._would_change, 'rule')} would be changed, which has to be said: "
+                "add --yes"
+            )
+        self._say(report, dry=True)
+
+    def _count_changed(self, changed: Sequence[Changed]) -> None:
+        self._would_change += len(changed)
 
     def _confirm(self, changed: Sequence[Changed]) -> None:
         from comity.cli.add import Refused
@@ -183,36 +188,43 @@ class Streaming:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Say what is in, where something ends the stream."""
-        from comity.cli.add import Stopped
+        from comity.cli.add import Refused, Stopped
 
         try:
             yield
+        except (Refused, MissingExtra, SettingsError):
+            note(self._so_far())  # the same command would be refused again
+            raise
         except ComityError:
-            note(self._so_far())
+            note(f"{self._so_far()}; {self._again()}")
             raise
         except (KeyboardInterrupt, click.Abort) as stop:
-            raise Stopped(f"stopped. {self._so_far()}") from stop
+            raise Stopped(f"stopped. {self._so_far()}; {self._again()}") from stop
 
     def _so_far(self) -> str:
-        again = "the vectors made so far are kept; the same command again goes on"
         if not self._revisions:
-            return f"nothing was added; {again} from there"
+            return "nothing was added"
         first, last = self._revisions[0], self._revisions[-1]
         which = f"revision {first}" if first == last else f"revisions {first} to {last}"
-        return f"the batches before are in, as {which}, and whole; {again} behind them"
+        return f"the batches before are in, as {which}, and whole"
 
-    def _say(self, report: BulkReport) -> None:
+    def _again(self) -> str:
+        where = "behind them" if self._revisions else "from there"
+        return f"the vectors made so far are kept; the same command again goes on {where}"
+
+    def _say(self, report: BulkReport, *, dry: bool = False) -> None:
         left_out = self._left
         if self._as_json:
-            said: dict[str, Any] = report.model_dump() | {"left_out": left_out, "committed": True}
-            say_json(said)
+            said: dict[str, Any] = report.model_dump() | {"left_out": left_out}
+            say_json(said | {"committed": not dry})
         else:
-            parts = [f"{counted(report.added, 'rule')} added"]
+            parts = [f"{counted(report.added, 'rule')} {'new' if dry else 'added'}"]
             parts += [f"{report.changed:,} changed"] if report.changed else []
             parts += [f"{report.unchanged:,} there already"] if report.unchanged else []
             parts += [f"{counted(left_out, 'row')} left out"] if left_out else []
             parts += [f"in {counted(report.revisions, 'revision')}"] if report.revisions else []
-            say(", ".join(parts))
+            said_before = "a dry run, which changes nothing: " if dry else ""
+            say(said_before + ", ".join(parts))
         self._end()
 
     def _end(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from comity.errors import NotFound
+from comity.errors import NotFound, StoreError
 
 if TYPE_CHECKING:
     from comity.memory.memory import Memory
@@ -81,6 +81,8 @@ class Session:
 
         if not (create or trial):
             self._check_memory_is_there()
+        if trial and not self.has_memory():
+            self._check_folder()
         url = self.settings.memory if create or self.has_memory() else "sqlite://"
         embedder = open_embedder(
             self.settings.embedder,
@@ -145,6 +147,16 @@ class Session:
             raise NotFound(
                 f"there is no memory at {self.memory_shown}: make one with `comity add FILE`, "
                 "or with `comity init` from the sample rules, or name another with --memory"
+            )
+
+    def _check_folder(self) -> None:
+        from comity.memory.open_store import path_of
+
+        path = path_of(self.settings.memory)
+        if path and not path.parent.is_dir():
+            raise StoreError(
+                f"{path.parent}: there is no such folder to make a memory in: make it, or name "
+                "another with --memory"
             )
 
     def _not_empty(self, memory: Memory) -> Memory:

@@ -80,10 +80,21 @@ class BulkReport(Record):
     revision: int = Field(0, ge=0, description="The memory's revision afterwards.")
 
 
-class _Batch(NamedTuple):
+class _Part(NamedTuple):
+    """So much of the stream as makes one revision."""
+
     rules: list[Rule]
     places: list[str]
     """Where each of them stands."""
+    mark: Mark | None
+    share: float
+
+
+class _Batch(NamedTuple):
+    """A part with its vectors."""
+
+    rules: list[Rule]
+    places: list[str]
     mark: Mark | None
     share: float
     wanted: Wanted
@@ -115,15 +126,46 @@ def bulk_import(
     Whatever is raised, the batches before are there; called with the same stream again, it goes on.
     """
     stream = _as_stream(rules)
-    run = _Run(memory, tenant, author, note, committed, confirm, left_out)
+    run = _Run(
+        memory,
+        tenant,
+        author=author,
+        note=note,
+        committed=committed,
+        confirm=confirm,
+        left_out=left_out,
+    )
     memory.vectors.expect_many()
     embedding = workers or Here(_in_this_process(memory))
     with closing(iter(stream)) as given, ThreadPoolExecutor(1, "index-keeper") as thread:
         follower = _Follower(memory, thread)
-        batches = _batches(memory, given, stream, batch)
+        batches = (_wanting(memory, part) for part in _parts(given, stream, batch))
         for one in _embedded(memory, batches, embedding, progress):
             follower.follow(*run.write(one))
         follower.finish()
+    return run.report.model_copy(update={"revision": memory.revision})
+
+
+def plan_bulk(
+    memory: Memory,
+    rules: RuleStream | Iterable[Rule],
+    *,
+    tenant: str = DEFAULT_TENANT,
+    gazetteer: Canonical | None = None,
+    batch: int = BATCH,
+    confirm: Callable[[Sequence[Changed]], object] | None = None,
+    left_out: Callable[[RuleError], object] | None = None,
+) -> BulkReport:
+    """What `bulk_import` would do: all is read and compared, and nothing embedded or changed.
+
+    `gazetteer` knows the places of rules, by default those that the memory has. The rest is as in
+    `bulk_import`; the report's `revisions` are those that it would make.
+    """
+    stream = _as_stream(rules)
+    run = _Run(memory, tenant, confirm=confirm, left_out=left_out, gazetteer=gazetteer)
+    with closing(iter(stream)) as given:
+        for part in _parts(given, stream, batch):
+            run.plan(part)
     return run.report.model_copy(update={"revision": memory.revision})
 
 
@@ -164,29 +206,26 @@ def _in_this_process(memory: Memory) -> Callable[[Sequence[str]], Embedded]:
     return embed
 
 
-def _batches(
-    memory: Memory, stream: Iterable[Rule], told: RuleStream, size: int
-) -> Iterator[_Batch]:
-    """The stream in batches, in none of which the versions of a rule are cut apart."""
+def _wanting(memory: Memory, part: _Part) -> _Batch:
+    texts = [rule.indexed_text for rule in part.rules]
+    return _Batch(*part, memory.vectors.want(memory.embedder, texts))
+
+
+def _parts(stream: Iterable[Rule], told: RuleStream, size: int) -> Iterator[_Part]:
+    """The stream in parts, in none of which the versions of a rule are cut apart."""
     rules: list[Rule] = []
     places: list[str] = []
     mark, share = None, 0.0
-
-    def whole() -> _Batch:
-        texts = [rule.indexed_text for rule in rules]
-        return _Batch(rules, places, mark, share, memory.vectors.want(memory.embedder, texts))
-
     for rule in stream:
         if len(rules) >= size and rule.id != rules[-1].id:
-            yield whole()
+            yield _Part(rules, places, mark, share)
             rules, places = [], []
         rules.append(rule)
         places.append(told.where())
         if len(rules) >= size:
             mark, share = told.mark(), told.share()
     if rules:
-        mark, share = told.mark(), told.share()
-        yield whole()
+        yield _Part(rules, places, told.mark(), told.share())
 
 
 def _embedded(
@@ -291,11 +330,13 @@ class _Run:
         self,
         memory: Memory,
         tenant: str,
-        author: str,
-        note: str,
-        committed: Callable[[int], object] | None,
+        *,
+        author: str = "",
+        note: str = "",
+        committed: Callable[[int], object] | None = None,
         confirm: Callable[[Sequence[Changed]], object] | None,
         left_out: Callable[[RuleError], object] | None,
+        gazetteer: Canonical | None = None,
     ) -> None:
         self._memory = memory
         self._tenant = tenant
@@ -305,14 +346,13 @@ class _Run:
         self._confirm = confirm
         self._left_out = left_out
         self._imports = imports_of(memory, tenant)
-        self._gazetteer = _Remembered(memory.gazetteer(tenant))
+        self._gazetteer = _Remembered(gazetteer or memory.gazetteer(tenant))
         self.report = BulkReport()
 
     def write(self, batch: _Batch) -> tuple[list[StoredRule], NDArray[np.float32]]:
         """Write what is new of a batch, and give it with its vectors."""
-        plan = self._plan(batch)
+        plan = self.plan(batch)
         new = [*plan.added, *(change.new for change in plan.changed)]
-        self._count(plan, len(batch.rules))
         if not new:
             return [], np.empty((0, self._memory.embedder.dimension), np.float32)
         vectors = self._vectors(batch, new)
@@ -359,7 +399,8 @@ class _Run:
         # an amendment inherits words from the version before, and was embedded without them
         return self._memory.vectors.get(self._memory.embedder, texts)
 
-    def _plan(self, batch: _Batch) -> RulePlan:
+    def plan(self, batch: _Part | _Batch) -> RulePlan:
+        """What is new of a batch, which is counted."""
         ids = list({rule.id: None for rule in batch.rules})
         known = self._memory.store.known(self._tenant, ids)
         whole = RulePlan([], [], 0)
@@ -380,6 +421,7 @@ class _Run:
         held = [change for change in whole.changed if change.new.id not in fresh]
         if held and self._confirm:
             self._confirm(held)
+        self._count(whole, len(batch.rules))
         return whole
 
     def _plan_one(self, chain: Sequence[Rule], *, new: bool) -> RulePlan:
