@@ -314,3 +314,10 @@ def test_a_missing_package_is_told_with_the_pip_command(
     url, index = f"sqlite:///{tmp_path}/rules.db", "milvus:http://127.0.0.1:1"
     with pytest.raises(MissingExtra, match=r"pip install 'comity\[milvus\]'"):
         Memory.open(url, embedder=HashEmbedder(8), index=index)
+
+
+def test_the_page_lets_a_server_without_users_listen_on_this_machine_alone() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "milvus.md").read_text(encoding="utf-8")
+    started = [line for line in page.splitlines() if line.startswith("milvus-lite server")]
+    assert started
+    assert all("--host 127.0.0.1" in line for line in started)
