@@ -136,14 +136,19 @@ class VectorCache:
         return known
 
     def _read(self, embedder: str, keys: Sequence[bytes]) -> dict[bytes, object]:
+        if not keys:
+            return {}
         with self._lock, self._errors():
             find = "SELECT number FROM embedders WHERE id = ?"
             number = self._numbers.get(embedder) or self._connection.execute(find, (embedder,)).get
             if number is None:
                 return {}
             self._numbers[embedder] = number  # committed: seen outside of a transaction
-            query = "SELECT content, vector FROM vectors WHERE content = ? AND embedder = ?"
-            stored = self._connection.executemany(query, ((key, number) for key in keys))
+            query = (
+                "SELECT content, vector FROM carray(?) AS wanted CROSS JOIN vectors "
+                "ON content = wanted.value AND embedder = ?"
+            )
+            stored = self._connection.execute(query, (apsw.carray(tuple(keys)), number))
             return dict(stored)
 
     @contextmanager
