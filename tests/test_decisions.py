@@ -118,10 +118,10 @@ def test_a_record_that_cannot_be_read_is_where_the_chain_breaks(chain: list[Deci
         raise MemoryDamaged("row 3 cannot be read")
 
     sound = Link(chain[1].id, chain[1].hash)
-    assert follow(read()) == (2, sound, Break(3, "", "row 3 cannot be read"))
+    assert follow(read())[:3] == (2, sound, Break(3, "", "row 3 cannot be read"))
     assert verify(read()) == follow(read()).broken
-    assert follow(chain) == (6, Link(chain[5].id, chain[5].hash), None)
-    assert follow([]) == (0, None, None)
+    assert follow(chain)[:3] == (6, Link(chain[5].id, chain[5].hash), None)
+    assert follow([])[:3] == (0, None, None)
 
 
 def test_a_deleted_inserted_or_moved_record_is_found(chain: list[Decision]) -> None:

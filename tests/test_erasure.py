@@ -485,7 +485,7 @@ def test_the_command_line_shows_what_it_would_erase_and_asks(
     )
     assert done["decisions"] == [named]
     assert b"Quillimane" not in bytes_of(tmp_path)
-    assert "3 decisions, and the chain holds" in comity.done("decisions", "verify")
+    assert "2 decisions and 1 erasure, and the chain holds" in comity.done("decisions", "verify")
     assert "(erased on " in comity.done("decisions", "show", named)
     assert "(erased on " in comity.done("decisions", "list")
     assert comity.json("decisions", "show", named)["erased_at"]

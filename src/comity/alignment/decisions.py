@@ -69,6 +69,8 @@ class Chain(NamedTuple):
     last: Link | None
     """The last of them."""
     broken: Break | None
+    erasures: int = 0
+    """How many of the entries erase texts, where all of them hold."""
 
 
 class _Gone(NamedTuple):
@@ -93,7 +95,7 @@ def follow(entries: Iterable[Decision | Erasure]) -> Chain:
 
 
 def _followed(entries: Iterable[Decision | Erasure], gone: dict[str, _Gone]) -> Chain:
-    number, last = 0, None
+    number, last, erasures = 0, None, 0
     try:
         for number, entry in enumerate(entries, start=1):
             found = hashes(entry)
@@ -101,6 +103,7 @@ def _followed(entries: Iterable[Decision | Erasure], gone: dict[str, _Gone]) -> 
                 return Chain(number - 1, last, Break(number, entry.id, problem))
             if isinstance(entry, Erasure):
                 _account(entry, gone)
+                erasures += 1
             elif why := _lacks(entry):
                 left = "" if entry.commitment else found.record
                 stops = Chain(number - 1, last, Break(number, entry.id, why))
@@ -108,7 +111,7 @@ def _followed(entries: Iterable[Decision | Erasure], gone: dict[str, _Gone]) -> 
             last = Link(entry.id, entry.hash)
     except MemoryDamaged as error:
         return Chain(number, last, Break(number + 1, "", str(error)))
-    return Chain(number, last, None)
+    return Chain(number, last, None, erasures)
 
 
 def _account(erasure: Erasure, gone: dict[str, _Gone]) -> None:

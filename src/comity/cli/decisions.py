@@ -10,7 +10,7 @@ import click
 from comity.cli.about_user import say_wish_table
 from comity.cli.erase import erase_command
 from comity.cli.erasures import erasures_command
-from comity.cli.output import day, say, say_fields, say_json, say_table, validity
+from comity.cli.output import counted, day, say, say_fields, say_json, say_table, validity
 from comity.cli.replay import paged, replay_command
 from comity.cli.rules import find
 from comity.cli.session import Session, pass_session, settings_options
@@ -303,7 +303,9 @@ def verify_command(context: click.Context, session: Session, as_json: bool) -> N
 def _verdict(chain: Chain) -> str:
     if chain.broken is None:
         last = f"; last hash {chain.last.hash}" if chain.last else ""
-        return f"{chain.sound} decisions, and the chain holds{last}"
+        erased = f" and {counted(chain.erasures, 'erasure')}" if chain.erasures else ""
+        found = counted(chain.sound - chain.erasures, "decision") + erased
+        return f"{found}, and the chain holds{last}"
     named = f" ({chain.broken.decision})" if chain.broken.decision else ""
     sound = f"the last sound one is {chain.last.id}" if chain.last else "none before it is sound"
     where = f"decision {chain.broken.number}{named}"
