@@ -88,11 +88,12 @@ class WordIndex:
         """The k positions in the mask that match the words of a text best."""
         saved, recent = self._state
         wanted = _telling(words(text), saved)
-        if saved and int(np.count_nonzero(mask.rows)) > _FEW:
+        inside = int(np.count_nonzero(mask.rows))
+        if saved and inside > _FEW:
             wanted = _affordable(wanted, saved)
-        if not wanted or k < 1:
+        if not wanted or min(inside, k) < 1:
             return NONE_FOUND
-        positions, scores = _search(saved, wanted, mask, k) if saved else ([], [])
+        positions, scores = _search(saved, wanted, mask, inside, k) if saved else ([], [])
         if recent.entries:
             texts, terms = (saved.texts, saved.terms) if saved else (0, 0)
             frequency = saved.frequency if saved else lambda _: 0
@@ -163,15 +164,14 @@ def _affordable(terms: Sequence[str], saved: _Saved) -> list[str]:
 
 
 def _search(
-    saved: _Saved, wanted: Sequence[str], mask: ScopeMask, k: int
+    saved: _Saved, wanted: Sequence[str], mask: ScopeMask, inside: int, k: int
 ) -> tuple[list[int], list[float]]:
     """Filter by kind in tantivy and by row here, and ask for more until k are left."""
     of_kinds = sum(saved.searcher.doc_freq("kind", kind) for kind in mask.kinds)
     if not of_kinds:
         return [], []
     query = _query(saved.index.schema, wanted, mask.kinds)
-    asked = max(2 * k, 2 * k * of_kinds // max(1, int(np.count_nonzero(mask.rows))))
-    asked = min(asked, of_kinds)
+    asked = min(of_kinds, max(2 * k, 2 * k * of_kinds // inside))
     while True:
         hits = saved.searcher.search(query, asked, count=False).hits
         found = saved.searcher.fast_field_values("position", [address for _, address in hits])

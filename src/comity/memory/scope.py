@@ -89,6 +89,7 @@ class ScopeTable:
         self._successions: list[_Succession] = []
         self._succession_rows = np.empty((0, 3), np.int64)  # the same, made when asked for
         self._overriders: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._mandatory = np.empty(0, np.int64)
         self._labels: dict[str, frozenset[str]] = defaultdict(frozenset)
         self._moments = Moments()
         self._flags: OrderedDict[tuple[int, ...], NDArray[np.bool_]] = OrderedDict()
@@ -149,6 +150,9 @@ class ScopeTable:
         first = self._size
         for name, value in values.items():
             self._columns[name][first : first + len(batch)] = value
+        mandatory = [first + at for at, rule in enumerate(rules) if rule.mandatory]
+        if mandatory:
+            self._mandatory = np.concatenate((self._mandatory, np.array(mandatory, np.int64)))
         self._size += len(batch)
         ended: list[int] = []
         for position, (stored, since) in enumerate(zip(batch, starts, strict=True), start=first):
@@ -244,7 +248,9 @@ class ScopeTable:
 
     def mandatory(self, mask: ScopeMask) -> NDArray[np.int64]:
         """Positions in the mask whose rule is mandatory."""
-        return np.flatnonzero(mask.rows & self._columns["mandatory"][: len(mask.rows)])
+        known = self._mandatory[self._mandatory < len(mask.rows)]
+        found: NDArray[np.int64] = known[mask.rows[known]]
+        return found
 
     def overriders(self, tenant: str, rule_id: str, mask: ScopeMask) -> list[int]:
         """Positions in the mask whose rule declares a conflict with the rule of this id."""
@@ -272,6 +278,7 @@ class ScopeTable:
         table = cls()
         table._columns = {name: arrays[name] for name in _COLUMNS}
         table._size = len(table._columns["row"])
+        table._mandatory = np.flatnonzero(table._columns["mandatory"])
         for tenant, place, audience in data["kinds"]:
             table._number_of(_Kind(tenant, place, tuple(audience)))
         table._successions = [_Succession(*change) for change in arrays["successions"].tolist()]
