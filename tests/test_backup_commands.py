@@ -36,7 +36,7 @@ def test_the_commands_copy_check_restore_and_erase_again(comity: Command) -> Non
     new = url_of(comity.folder / "new.db")
     restored = comity("restore", file, "--to", new, "--erasures", erasures)
     assert restored.exit_code == 0
-    assert "the texts of 1 decisions were erased again" in restored.stderr
+    assert "erased again: the texts of 1 decision\n" in restored.stderr
     assert b"Li Lei" not in bytes_of(comity.folder / "new.db")
     assert "the chain holds" in comity.done("decisions", "verify", "--memory", new)
     found = json_ids(comity.json("search", "dogs", "--memory", new))
@@ -89,6 +89,8 @@ def test_the_commands_refuse_with_a_sentence(comity: Command) -> None:
         (("backup", file), 1, "nothing is ever overwritten"),
         (("restore", file), 1, "nothing is ever overwritten"),
         (("backup", "/none/b.backup"), 5, "does its folder exist"),
+        (("backup", f"{comity.folder}/none/"), 2, "/none/: make it first"),
+        (("restore", file, "--to", f"{comity.folder}/x.db", "--vectors", file), 5, "no vectors"),
         (("restore", str(comity.folder / "bylaws.md"), "--check"), 5, "no sound backup"),
         (("restore", "none.backup", "--check"), 4, "no backup at none.backup"),
         (("restore", file, "--to", "sqlite://"), 2, "lives in one process"),
@@ -96,13 +98,14 @@ def test_the_commands_refuse_with_a_sentence(comity: Command) -> None:
     ):
         result = comity(*arguments)
         assert (result.exit_code, said in result.stderr) == (code, True), result.stderr
+    assert not {"x.db", "none"} & {path.name for path in comity.folder.iterdir()}
 
 
 def test_what_waits_for_the_record_is_told(comity: Command) -> None:
     comity.done("add", comity.write("bylaws.md"))
     comity.write("rules.db.spool.jsonl", "{}\n")
     result = comity("backup", str(comity.folder / "b.backup"))
-    assert "1 decisions wait" in result.stderr
+    assert "not in the backup: 1 decision, which" in result.stderr
 
 
 # The page

@@ -36,6 +36,7 @@ from postgres_databases import APP, OWNER, database, new_database, postgres  # n
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
 
+from comity.memory.open_store import is_there, path_of  # noqa: E402
 from comity.memory.postgres import PostgresStore  # noqa: E402
 from comity.memory.postgres_connections import Connections, shown  # noqa: E402
 from comity.memory.postgres_tables import MIGRATIONS  # noqa: E402
@@ -179,6 +180,18 @@ def test_roles_are_set_up_and_a_dump_is_restored_as_the_page_says(postgres: Serv
     assert restored.append_decision("default", lambda last: whole(decision("e", last)))
     store.close()
     restored.close()
+
+
+def test_rights_given_after_the_tables_were_made_do_as_well(postgres: Server) -> None:
+    owner, _ = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+    name = "tables_first"
+    postgres.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0")
+    PostgresStore(postgres.url(name, OWNER)).close()
+    for _ in range(2):
+        postgres.execute(*filter(str.strip, owner.split(";")), database=name, user=OWNER)
+    store = PostgresStore(postgres.url(name, APP))
+    assert store.commit(change(Rule(id="a", text="x"))) == 1
+    store.close()
 
 
 def test_a_record_that_cannot_be_read_is_named(book: PostgresStore, sql: Sql) -> None:
@@ -423,6 +436,9 @@ def test_a_closed_memory_says_so_in_our_own_words(book: PostgresStore) -> None:
         "postgresql://ann:s3cr3t@127.0.0.1:1/rules",
         "postgresql://ann:s3cr3t@127.0.0.1:99999/rules",
         "postgresql://ann:p@s3cr3t/x@127.0.0.1/rules",
+        "postgresql://ann:s3cr3t/1:2@127.0.0.1:1/rules",
+        "postgresql://ann:p/s3cr3t:2@127.0.0.1:1/rules",
+        "postgresql://ann:p?user=s3cr3t@127.0.0.1:1/rules",
         "postgresql://ann@127.0.0.1:1/rules?password=s3cr3t",
         "postgresql://ann:s3cr3t%zz@127.0.0.1:1/rules",
         "postgresql://ann:s3cr3t@127.0.0.1:1/rules?no_such_word=s3cr3t",
@@ -439,6 +455,21 @@ def test_a_password_is_never_told(url: str, caplog: pytest.LogCaptureFixture) ->
         assert "s3cr3t" not in f"{error!s} {error!r} {error.args}"
         error = error.__cause__ or error.__context__
     assert "s3cr3t" not in caplog.text + shown(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["host=h user=ann password=s3cr3t", "password = 's3cr3t' dbname=rules", "service=s3cr3t"],
+)
+def test_a_connection_string_of_libpq_is_refused_and_not_told(text: str) -> None:
+    with pytest.raises(SettingsError, match="write postgresql://") as raised:
+        is_there(text)
+    assert "s3cr3t" not in f"{raised.value}{shown(text)}"
+
+
+@pytest.mark.parametrize("path", ["rules.db", "a=b.db", "my host.db", "folder/user-rules.db"])
+def test_a_path_is_no_connection_string(path: str) -> None:
+    assert (path_of(path), shown(path)) == (Path(path), path)
 
 
 def test_a_name_in_sql_is_a_name_and_no_sql(book: PostgresStore) -> None:

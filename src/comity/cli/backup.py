@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from comity.cli.output import day, note, say, say_fields, say_json, waiting
+from comity.cli.output import counted, day, note, say, say_fields, say_json, waiting
 from comity.cli.session import Session, pass_session, settings_options
 from comity.cli.values import json_option
 
@@ -22,8 +23,20 @@ _BROKEN = click.option(
 )
 
 
+class _TargetFile(click.Path):
+    """A file to be made, or a folder for it: what ends with a slash is one, and must be there."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; `Path` itself forgets the slash."""
+        if str(value).endswith(("/", os.sep)) and not Path(value).is_dir():
+            self.fail(f"there is no folder {value}: make it first", param, ctx)
+        return Path(value)
+
+
 @click.command("backup")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=_TargetFile())
 @click.option(
     "--vectors",
     type=_FILE,
@@ -67,8 +80,8 @@ def _note_what_waits(url: str) -> None:
     path = path_of(url)
     if path and (waits := Spool(spool_beside(path), 0).count()):
         note(
-            f"{waits} decisions wait in {spool_beside(path)} for the record, and are not in the "
-            "backup: the gateway brings them in"
+            f"waiting in {spool_beside(path)} for the record, and not in the backup: "
+            f"{counted(waits, 'decision')}, which the gateway brings in"
         )
 
 
@@ -116,13 +129,15 @@ def restore_command(
     erased after the backup was made are there again: see --erasures.
     """
     from comity.alignment.backups import read_erasures, restore
-    from comity.memory.backup_vectors import put_vectors
+    from comity.memory.backup_vectors import check_vectors, put_vectors
 
     if only_check:
         _check(backup, although_broken, as_json)
         return
     again = [entry for file in erasures for entry in read_erasures(file)]
     where = url or session.settings.memory
+    if vectors:
+        check_vectors(vectors)
     with waiting("restoring"):
         made = restore(
             backup,
@@ -158,7 +173,7 @@ def _note_erasures(again: tuple[str, ...] | None) -> None:
     if again is None:
         note("texts erased since the backup was made are there again: docs/backup.md says more")
     else:
-        note(f"the texts of {len(again)} decisions were erased again")
+        note(f"erased again: the texts of {counted(len(again), 'decision')}")
 
 
 def _told(manifest: Manifest) -> dict[str, Any]:

@@ -202,7 +202,10 @@ class Backup:
                     pass
 
     def _damaged(self, problem: str) -> BackupDamaged:
-        return BackupDamaged(f"{self.file} is no sound backup ({problem}): use another one")
+        return BackupDamaged(
+            f"{self.file} is no sound backup, but cut short, altered or something else "
+            f"({problem}): use another one"
+        )
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comity.errors import NotFound
+from comity.errors import NotFound, StoreError
 from comity.memory.new_file import new_file
 from comity.memory.open_store import index_folder, is_there, make_folder, open_store, shown
 from comity.memory.sqlite import translated
@@ -25,13 +25,31 @@ def copy_vectors(url: str, target: Path) -> Path:
     return target
 
 
+def check_vectors(file: Path) -> None:
+    """See that a file holds copied vectors. Raises `NotFound`, and `StoreError` where not."""
+    import apsw
+
+    if not file.is_file():
+        raise NotFound(f"there are no vectors at {file}")
+    try:
+        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.execute("SELECT content, embedder, vector FROM vectors LIMIT 1").fetchall()
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise StoreError(
+            f"{file} holds no vectors ({error}): give --vectors the file that "
+            "`comity backup --vectors` made, or leave it out"
+        ) from error
+
+
 def put_vectors(file: Path, url: str) -> Path | None:
     """Give a memory vectors that were copied; None where it has some already.
 
     Raises `NotFound`, and `StoreError` and its kin.
     """
-    if not file.is_file():
-        raise NotFound(f"there are no vectors at {file}")
+    check_vectors(file)
     target = _vectors_of(url)
     if target.exists():
         return None

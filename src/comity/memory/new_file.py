@@ -129,5 +129,6 @@ def _told(target: Path) -> Iterator[None]:
                 f"{target} was not made: the disk is full ({error}); make room, or choose another"
             ) from error
         raise StoreError(
-            f"{target} was not made: {error}; does its folder exist, and may you write there?"
+            f"{target} was not made ({error.strerror}): does its folder exist, and may you write "
+            "there?"
         ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comity.cache import cache_folder
 from comity.errors import SettingsError, StoreError
-from comity.memory.postgres_connections import SCHEMES, shown
+from comity.memory.postgres_connections import SCHEMES, is_conninfo, shown
 from comity.memory.sqlite import SqliteStore
 from comity.memory.store import Store
 
@@ -34,6 +34,11 @@ def path_of(url: str) -> Path | None:
     Raises `SettingsError` for a URL of another kind.
     """
     scheme, separator, rest = url.partition("://")
+    if not separator and is_conninfo(url):
+        raise SettingsError(
+            "the memory is written as key=value pairs: write postgresql://USER@HOST:PORT/DATABASE, "
+            "and keep the password in ~/.pgpass or PGPASSWORD"
+        )
     if not separator:
         return Path(url)
     if scheme in SCHEMES:

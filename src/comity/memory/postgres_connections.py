@@ -7,6 +7,7 @@ a command that ends has no threads to wait for. docs/design/postgres.md says mor
 
 from __future__ import annotations
 
+import re
 import select
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ _PARAMETERS: dict[str, str | int] = {
 }
 """What a URL may state otherwise. A standby, which is behind, is not spoken to."""
 
+_CONNINFO = re.compile(r"(?:^|\s)(?:host|hostaddr|port|dbname|user|password|service)\s*=")
+
 # A writer that stands still (its process is stopped, its host is gone) loses its transaction and
 # its locks, so that the others go on. Who has waited for a lock reads what was committed meanwhile,
 # whatever isolation is the database's default.
@@ -64,6 +67,8 @@ WHERE current_setting('synchronous_commit') = 'off';
 def shown(url: str) -> str:
     """A memory's URL as it may be told: without a password."""
     scheme, separator, _ = url.partition("://")
+    if not separator and is_conninfo(url):
+        return "…"
     if scheme not in SCHEMES or not separator:
         return url
     try:
@@ -80,7 +85,7 @@ def shown(url: str) -> str:
 def _parsed(url: str) -> dict[str, Any]:
     """The parameters of a URL. Raises `SettingsError`, which shows nothing of it."""
     psycopg = driver()
-    if url.partition("?")[0].count("@") < 2:  # else a part of the password would be the host
+    if not _takes_password_for_host(url):
         try:
             return dict(psycopg.conninfo.conninfo_to_dict(url))
         except psycopg.Error:
@@ -90,6 +95,18 @@ def _parsed(url: str) -> dict[str, Any]:
         "the URL of the memory cannot be read: write postgresql://USER@HOST:PORT/DATABASE, with "
         "every @ : / ? # % in a name or password percent-encoded (@ is %40)"
     )
+
+
+def _takes_password_for_host(url: str) -> bool:
+    """Whether libpq would read a part of the password as the host, and show it."""
+    before, _, query = url.partition("://")[2].partition("?")
+    authority, _, database = before.partition("/")
+    return authority.count("@") > 1 or "@" in database or ("@" in query and "@" not in authority)
+
+
+def is_conninfo(text: str) -> bool:
+    """Whether it is a connection string of libpq, which may hold a password, and no URL."""
+    return _CONNINFO.search(text) is not None
 
 
 def driver() -> Any:
