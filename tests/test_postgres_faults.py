@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count, repeat
+from pathlib import Path
 
 import pytest
 from benchmarks.postgres_server import Server
@@ -184,3 +188,36 @@ def test_crashes_of_the_server_lose_nothing_acknowledged_and_fork_no_chain(
     assert refused & found <= decided  # its rule was refused, not the decision
     assert revisions.items() <= rules.items()
     assert refused
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """The server stands still, as that of a paused machine: it takes packets and never answers."""
+    main = int((server.data / "postmaster.pid").read_text().splitlines()[0])
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+    numbers = [(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[1])) for stat in stats]
+    stopped = [main, *(pid for pid, parent in numbers if parent == main)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_a_server_that_stands_still_is_given_up_and_used_again_once_it_goes_on(
+    postgres: Server, open_store: Open
+) -> None:
+    book = open_store()
+    book._connections.short_seconds = 1.0
+    book.commit(change(Rule(id="a", text="x")))
+    end = book.follow(lambda: None)
+    with frozen(postgres):
+        with pytest.raises(StoreError, match="cannot be reached: it has not answered for 1 second"):
+            book.revision()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            book.revision()
+        end()
+    assert book.revision() == 1

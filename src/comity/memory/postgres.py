@@ -16,7 +16,7 @@ from comity.memory.kept_rows import KeptRows
 from comity.memory.key_rows import key_row, no_key, read_key
 from comity.memory.pages import DecisionFilter, RuleFilter
 from comity.memory.postgres_begun import PostgresBegun
-from comity.memory.postgres_connections import Connections
+from comity.memory.postgres_connections import LONG_SECONDS, Connections
 from comity.memory.postgres_follow import Follower
 from comity.memory.postgres_format import prepare
 from comity.memory.postgres_pages import decision_page, rule_page
@@ -53,6 +53,7 @@ from comity.records import Decision, Erasure
 
 _ROWS_AT_ONCE = 10_000
 _PROBE_SECONDS = 2
+_SECONDS_A_RULE = 0.01  # a large change may take so much longer before the server is given up
 _CLOCK_OFF = timedelta(milliseconds=100)
 _NAMED = 0x6E616D6564  # apart from other locks that are named by a hash
 
@@ -165,7 +166,8 @@ class PostgresStore:
             "GROUP BY id",
             (change.tenant, ids),
         )
-        with self._transactions.writing(change.tenant, numbers, versions) as writing:
+        within = LONG_SECONDS + len(change.rules) * _SECONDS_A_RULE
+        with self._transactions.writing(change.tenant, numbers, versions, within=within) as writing:
             ((latest, row),), known = writing.first
             number = int(latest) + 1
             writing.run(_revision(change, number))
@@ -349,6 +351,7 @@ class PostgresStore:
             f"SELECT {key_rows.COLUMNS} FROM comity.access_key WHERE {condition} "
             "ORDER BY made_at, id",
             values,
+            within=self._connections.short_seconds,
         )
         return [read_key(row) for row in found]
 

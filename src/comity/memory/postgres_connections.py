@@ -11,7 +11,7 @@ import re
 import select
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from comity.errors import (
@@ -22,6 +22,7 @@ from comity.errors import (
     SettingsError,
     StoreError,
 )
+from comity.memory.postgres_patience import Patience
 from comity.memory.postgres_words import adapt
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _MOST = 12
 """Connections of one process, at most; who needs one more waits."""
 _WAIT_SECONDS = 10.0
 _OLDEST = 15
+SHORT_SECONDS = 5.0
+"""For what a server that is well answers at once: it stands still where it takes longer."""
+LONG_SECONDS = 70.0
+"""For any other reading, which the server itself ends after a minute (`statement_timeout`)."""
 
 _PARAMETERS: dict[str, str | int] = {
     "application_name": "comity",
@@ -126,6 +131,8 @@ class Connections:
         """Nothing is connected yet. Raises `SettingsError` for a URL that cannot be read."""
         self._parameters = _PARAMETERS | _parsed(url)
         self.shown = shown(url)
+        self.patience = Patience(self.shown)
+        self.short_seconds = SHORT_SECONDS
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(most)
@@ -139,7 +146,7 @@ class Connections:
                 autocommit=True, **(self._parameters | parameters)
             )
         try:
-            with self.translated():
+            with self.translated(), self.patience.within(connection, self.short_seconds):
                 self._prepare(connection)
         except BaseException:
             connection.close()
@@ -160,14 +167,17 @@ class Connections:
         adapt(connection)
 
     @contextmanager
-    def one(self) -> Iterator[Connection]:
+    def one(self, within: float | None = None) -> Iterator[Connection]:
         """A connection for the block; in it psycopg's errors become ours.
 
-        Afterwards it is kept only if no transaction is open on it, whatever ended the block.
+        With `within`, a server that stands still is given up after so many seconds. Afterwards
+        the connection is kept only if no transaction is open on it, whatever ended the block.
         """
         connection = self._take()
         try:
-            with self.translated():
+            with self.translated(), ExitStack() as limit:
+                if within is not None:
+                    limit.enter_context(self.patience.within(connection, within))
                 yield connection
         finally:
             self._give_back(connection)
@@ -252,6 +262,7 @@ class Connections:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+        self.patience.close()
 
 
 def _is_quiet(connection: Connection) -> bool:

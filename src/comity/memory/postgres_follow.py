@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from comity.errors import ComityError, StoreError
 from comity.memory.postgres_connections import Connections, driver
 from comity.memory.postgres_tables import CHANNEL
+
+if TYPE_CHECKING:
+    from comity.memory.postgres_connections import Connection
 
 _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS = 0.5
@@ -33,6 +38,7 @@ class Follower:
         self._connections, self._changed = connections, changed
         self._ended = threading.Event()
         self._failed = 0  # times in a row
+        self._lost_at = 0.0
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._thread.start()
 
@@ -47,6 +53,7 @@ class Follower:
                 self._listen()
             except StoreError as problem:
                 if not self._failed:
+                    self._lost_at = time.monotonic()
                     _LOG.warning("revisions are not followed for now: %s", problem)
                 self._ended.wait(_PAUSES[min(self._failed, len(_PAUSES) - 1)])
                 self._failed += 1
@@ -55,7 +62,10 @@ class Follower:
         connection = self._connections.connect()
         try:
             with self._connections.translated():
-                connection.execute(f"LISTEN {CHANNEL}".encode())
+                self._ask(connection, f"LISTEN {CHANNEL}")
+                if self._failed:
+                    lost = time.monotonic() - self._lost_at
+                    _LOG.warning("revisions are followed again, after %.0f seconds", lost)
                 self._failed = 0
                 self._tell()  # of what was changed before it listened
                 quiet = 0
@@ -66,11 +76,15 @@ class Follower:
                         self._tell()
                     elif quiet >= _QUIET_BEATS:
                         quiet = 0
-                        connection.execute("SELECT 1")
+                        self._ask(connection, "SELECT 1")
         except driver().Error as error:  # of the generator's own closing
             raise StoreError(f"{self._connections.shown}: {error}") from error
         finally:
             connection.close()
+
+    def _ask(self, connection: Connection, sql: str) -> None:
+        with self._connections.patience.within(connection, self._connections.short_seconds):
+            connection.execute(sql.encode())
 
     def _tell(self) -> None:
         try:

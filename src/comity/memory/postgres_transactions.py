@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comity.errors import StoreError
-from comity.memory.postgres_connections import Connections, driver
+from comity.memory.postgres_connections import LONG_SECONDS, Connections, driver
 
 if TYPE_CHECKING:
     from comity.memory.postgres_connections import Connection
@@ -68,12 +68,15 @@ class Transactions:
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
 
-    def read(self, tenant: str | None, sql: str, values: Values = ()) -> list[Row]:
+    def read(
+        self, tenant: str | None, sql: str, values: Values = (), within: float = LONG_SECONDS
+    ) -> list[Row]:
         """What a query gives in the name of a tenant, or of every tenant for None.
 
-        All of the transaction is one journey to the server.
+        All of the transaction is one journey to the server, which is given up where it stands
+        still for `within` seconds.
         """
-        with self.connections.one() as connection:
+        with self.connections.one(within) as connection:
             with connection.pipeline():
                 connection.execute("BEGIN READ ONLY")
                 _name(connection, tenant)
@@ -82,18 +85,21 @@ class Transactions:
             return found.fetchall()
 
     def plain(self, sql: str, values: Values = ()) -> list[Row]:
-        """What a query gives of tables that no tenant owns."""
-        with self.connections.one() as connection:
+        """What a short query gives of tables that no tenant owns."""
+        with self.connections.one(self.connections.short_seconds) as connection:
             return connection.execute(sql.encode(), values).fetchall()
 
     @contextmanager
-    def writing(self, tenant: str, *first: Statement) -> Iterator[Writing]:
+    def writing(
+        self, tenant: str, *first: Statement, within: float = LONG_SECONDS
+    ) -> Iterator[Writing]:
         """A transaction that is committed when the block ends, and taken back if it fails.
 
+        A server that stands still is given up after `within` seconds, as in `read`.
         It begins with some statements. Where the connection breaks off at the commit, the server
         is asked what became of it.
         """
-        with self.connections.one() as connection:
+        with self.connections.one(within) as connection:
             with connection.pipeline():
                 connection.execute("BEGIN")
                 number = connection.execute("SELECT pg_current_xact_id()::text")

@@ -62,7 +62,7 @@ class Readiness:
         except TimeoutError as error:
             raise StoreError(
                 f"the memory gave no answer for {_SECONDS:g} seconds: another process holds it, or "
-                "its disk is slow"
+                "its disk or server is slow or stands still"
             ) from error
 
     def _looked(self) -> int:
