@@ -90,6 +90,13 @@ class StoreError(ComityError):
     exit_code = 5
 
 
+class StoreUnreachable(StoreError):
+    """The server of the book of record does not answer; the message names host and role."""
+
+    outside = "the server of the memory cannot be reached"
+    """What may be told to anybody."""
+
+
 class MemoryTooNew(StoreError):
     """The memory was written by a newer Comity."""
 

@@ -21,6 +21,7 @@ from comity.errors import (
     RuleError,
     SettingsError,
     StoreError,
+    StoreUnreachable,
 )
 from comity.memory.postgres_patience import Patience
 from comity.memory.postgres_words import adapt
@@ -249,7 +250,7 @@ class Connections:
                 f"{self.shown} is busy ({said}): nothing was changed; repeat it"
             ) from error
         if isinstance(error, psycopg.OperationalError):
-            raise StoreError(
+            raise StoreUnreachable(
                 f"{self.shown} cannot be reached ({said}): does the server run, is the "
                 "database there, and may this user enter?"
             ) from error

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from comity.errors import StoreError
+from comity.errors import StoreError, StoreUnreachable
 
 if TYPE_CHECKING:
     from comity.memory.postgres_connections import Connection
@@ -46,7 +46,7 @@ class Patience:
     def within(self, connection: Connection, seconds: float) -> Iterator[None]:
         """The block must end in so many seconds; else the connection is broken off.
 
-        Raises `StoreError` then, and what the block raises otherwise.
+        Raises `StoreUnreachable` then, and what the block raises otherwise.
         """
         wait = _Wait(connection, time.monotonic() + seconds)
         with self._lock:
@@ -58,7 +58,7 @@ class Patience:
             yield
         except Exception as error:
             if wait.given_up and not isinstance(error, StoreError):  # which says more
-                raise StoreError(
+                raise StoreUnreachable(
                     f"{self._shown} cannot be reached: it has not answered for {seconds:g} seconds"
                 ) from error
             raise

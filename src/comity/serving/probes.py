@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from comity.errors import ComityError, StoreError
 from comity.memory.memory import Memory
+from comity.serving.refusals import outside
 
 _SECONDS = 2.0
 
@@ -47,7 +48,7 @@ class Readiness:
         try:
             told = {"status": "ok", "revision": await self._revision(), "pid": os.getpid()}
         except ComityError as error:
-            told = {"status": "unavailable", "reason": str(error), "pid": os.getpid()}
+            told = {"status": "unavailable", "reason": outside(error), "pid": os.getpid()}
             if not self._opens:
                 return JSONResponse({**told, **self._more()}, 503, headers={"retry-after": "5"})
             told["status"] = "open"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,10 +18,12 @@ from comity.errors import (
     NotFound,
     RuleError,
     StoreError,
+    StoreUnreachable,
 )
 from comity.serving.upstream import UpstreamRefused
 from comity.serving.wire import Refused
 
+_LOG = logging.getLogger(__name__)
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -42,10 +46,18 @@ def refusal(error: ComityError) -> Refused:
         case ModelError():
             return Refused(502, str(error), kind="upstream_error")
         case StoreError() | EmbedderError():
-            said = f"no answer without its rules and its record: {error}"
+            said = f"no answer without its rules and its record: {outside(error)}"
             return Refused(503, said, kind="memory_error", headers={"retry-after": "5"})
         case _:
             return Refused(500, str(error), kind="server_error")
+
+
+def outside(error: ComityError) -> str:
+    """What anybody may read of an error: where a server stands is for the log alone."""
+    if not isinstance(error, StoreUnreachable):
+        return str(error)
+    _LOG.warning("refused: %s", error)
+    return error.outside
 
 
 def told(error: ComityError) -> Response:
