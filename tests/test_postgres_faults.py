@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from test_postgres import Open, Sql, book, open_store, sql  # noqa: F401 - fixtu
 psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
 
 from comity.memory.postgres import PostgresStore, _rules  # noqa: E402
+from comity.memory.postgres_patience import Patience  # noqa: E402
 from comity.memory.postgres_transactions import Statement, Writing  # noqa: E402
 
 
@@ -221,3 +223,21 @@ def test_a_server_that_stands_still_is_given_up_and_used_again_once_it_goes_on(
             book.revision()
         end()
     assert book.revision() == 1
+
+
+def test_a_connection_that_is_closed_already_is_given_up_like_any_other(
+    postgres: Server, open_store: Open
+) -> None:
+    patience, connections = Patience("here"), open_store()._connections
+    for closed_first in (True, False):
+        connection = connections.connect()
+        with (  # noqa: PT012
+            pytest.raises(StoreError, match=r"here cannot be reached: .* for 0\.1 seconds"),
+            patience.within(connection, 0.1),
+        ):
+            if closed_first:
+                connection.close()
+                time.sleep(1.2)
+            connection.execute("SELECT pg_sleep(20)")
+        connection.close()
+    patience.close()

@@ -82,5 +82,9 @@ class Patience:
 
 def _shut(connection: Connection) -> None:
     """Shut its socket, which wakes the thread that waits on it; closing is that thread's part."""
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as shared:
-        shared.shutdown(socket.SHUT_RDWR)
+    from psycopg import OperationalError
+
+    with suppress(OSError, OperationalError):  # the latter where it is closed already
+        shared = socket.socket(fileno=os.dup(connection.fileno()))
+        with shared:
+            shared.shutdown(socket.SHUT_RDWR)
