@@ -30,14 +30,25 @@ from comity.records import Rule
 from comity.workers import WorkerLost
 
 _BATCH = 64  # texts of one job
+_PATIENCE = 120  # seconds
 _KILLED = "killed"  # the file that says so, in the folder of what was done
 
 
 def note(done: Path, node: str) -> None:
-    """Note on which node a job is done, which takes its time until a node has been killed."""
-    if not (done / _KILLED).exists():
-        time.sleep(0.15)
+    """Note that a job is done on a node. Behind its second a node waits until one was killed, so
+    that there is work left then, however late the other began; the killed one waits for its end,
+    which its processes may outlive by a second."""
     (done / f"{node}-{time.time_ns()}").touch()
+    own = sum(file.name.startswith(node) for file in done.iterdir())
+    until = time.monotonic() + _PATIENCE
+    while own > 2 and time.monotonic() < until and killed_in(done) in ("", node):
+        time.sleep(0.02)
+
+
+def killed_in(done: Path) -> str:
+    """The node that was killed, if one was."""
+    file = done / _KILLED
+    return file.read_text() if file.exists() else ""
 
 
 def nodes_in(done: Path) -> set[str]:
@@ -57,14 +68,14 @@ def embedding(done: Path) -> Callable[[Sequence[str]], Embedded]:
     return embed
 
 
-def kill_one_of(cluster: Any, node: object, done: Path) -> threading.Thread:
+def kill_one_of(cluster: Any, node: Any, done: Path) -> threading.Thread:
     """Kill a node as soon as two have worked."""
 
     def kill() -> None:
         while len(nodes_in(done)) < 2:
             time.sleep(0.02)
         cluster.remove_node(node, allow_graceful=False)
-        (done / _KILLED).touch()
+        (done / _KILLED).write_text(node.node_id)
 
     thread = threading.Thread(target=kill)
     thread.start()
